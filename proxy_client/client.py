@@ -1,0 +1,204 @@
+"""The manager's side of the wire: calls a storage proxy over httpx."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from proxy_client.errors import StowageError, Unavailable, error_for
+from proxy_client.wire import (
+    REQUEST_ID_HEADER,
+    ArtifactStorageInfo,
+    ErrorBody,
+    ImportAccepted,
+    ImportOrder,
+    ImportReport,
+    QuotaScope,
+    QuotaScopeID,
+    QuotaScopeUpdate,
+    RegistryModel,
+    VFolderCreate,
+    VFolderFile,
+    VFolderID,
+    VFolderUsage,
+    VolumeInfo,
+)
+
+T = TypeVar("T")
+
+# The proxy sends a comment line every 10 seconds: silence for three of them means that the stream is dead.
+EVENT_STREAM_SILENCE = 30.0
+
+
+class StorageProxyClient:
+    """One storage proxy. Every method raises the `StowageError` that the proxy answered, or `Unavailable`.
+
+    Every call may be repeated: what it asks for is named by ids that the caller chose.
+    """
+
+    def __init__(
+        self, name: str, url: str, secret: str, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.name = name
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {secret}"},
+            timeout=httpx.Timeout(30.0, connect=5.0),
+            transport=transport,
+            trust_env=False,  # the two services talk to each other directly, never through a proxy of the environment
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    # Imports.
+
+    async def start_import(self, order: ImportOrder) -> ImportAccepted:
+        """Order an import; returns once the proxy has it durably. Raises `Conflict` for the same id with another body."""
+        return await self._call(ImportAccepted, "POST", "/imports", body=order, request_id=order.request_id)
+
+    async def get_import(self, task_id: UUID) -> ImportReport:
+        """Return the state of one import. Raises `NotFound` if the proxy never accepted it."""
+        return await self._call(ImportReport, "GET", f"/imports/{task_id}")
+
+    async def cancel_import(self, task_id: UUID) -> None:
+        """Ask for a cancel; the outcome comes as an event. A terminal import stays as it is."""
+        await self._call(None, "POST", f"/imports/{task_id}/cancel")
+
+    async def approve_import(self, task_id: UUID) -> None:
+        """Publish an import that waits for approval. Raises `Conflict` if it does not wait."""
+        await self._call(None, "POST", f"/imports/{task_id}/approve")
+
+    async def reject_import(self, task_id: UUID) -> None:
+        """Fail an import that waits for approval. Raises `Conflict` if it does not wait."""
+        await self._call(None, "POST", f"/imports/{task_id}/reject")
+
+    async def import_events(self, last_event_id: int) -> AsyncIterator[ImportReport]:
+        """Yield the latest state of every import that changed after `last_event_id`, then every change as it happens.
+
+        Ends only by `Unavailable`: the caller opens it again with the `sequence` of the last report.
+        """
+        headers = {"Last-Event-ID": str(last_event_id), "Accept": "text/event-stream"}
+        timeout = httpx.Timeout(EVENT_STREAM_SILENCE, connect=5.0)
+        try:
+            async with self._http.stream(
+                "GET", "/imports/events", headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    raise _error_in(response)
+                async for line in response.aiter_lines():
+                    if line.startswith("data:"):
+                        yield ImportReport.model_validate_json(line.removeprefix("data:"))
+        except (httpx.HTTPError, ValidationError) as exc:
+            raise Unavailable(f"the event stream of storage proxy {self.name} broke off") from exc
+        raise Unavailable(f"storage proxy {self.name} closed its event stream")
+
+    # Volumes.
+
+    async def volumes(self) -> list[VolumeInfo]:
+        """Return the proxy's volumes with capacity in bytes."""
+        return await self._call(list[VolumeInfo], "GET", "/volumes")
+
+    async def volume(self, name: str) -> VolumeInfo:
+        """Return one volume."""
+        return await self._call(VolumeInfo, "GET", f"/volumes/{quote(name, safe='')}")
+
+    async def get_quota_scope(self, volume: str, scope: QuotaScopeID) -> QuotaScope:
+        """Return use and limit of a quota scope in bytes."""
+        return await self._call(QuotaScope, "GET", f"/volumes/{quote(volume, safe='')}/quota-scopes/{scope}")
+
+    async def set_quota_scope(self, volume: str, scope: QuotaScopeID, limit_bytes: int | None) -> QuotaScope:
+        """Set the limit of a quota scope; None lifts it."""
+        path = f"/volumes/{quote(volume, safe='')}/quota-scopes/{scope}"
+        return await self._call(QuotaScope, "PUT", path, body=QuotaScopeUpdate(limit_bytes=limit_bytes))
+
+    async def create_vfolder(self, volume: str, vfid: VFolderID) -> None:
+        """Make the folder on the volume; may be repeated."""
+        path = f"/volumes/{quote(volume, safe='')}/quota-scopes/{vfid.quota_scope}/vfolders"
+        await self._call(None, "POST", path, body=VFolderCreate(folder=vfid.folder))
+
+    async def delete_vfolder(self, volume: str, vfid: VFolderID) -> None:
+        """Remove the folder and everything in it; may be repeated."""
+        await self._call(None, "DELETE", _vfolder_path(volume, vfid))
+
+    async def vfolder_usage(self, volume: str, vfid: VFolderID) -> VFolderUsage:
+        """Return bytes and files in the folder."""
+        return await self._call(VFolderUsage, "GET", f"{_vfolder_path(volume, vfid)}/usage")
+
+    async def vfolder_files(self, volume: str, vfid: VFolderID, path: str = "") -> list[VFolderFile]:
+        """Return the entries directly in a directory of the folder, sorted by path."""
+        return await self._call(
+            list[VFolderFile], "GET", f"{_vfolder_path(volume, vfid)}/files", params={"path": path}
+        )
+
+    # Artifact storages and registries.
+
+    async def artifact_storages(self) -> list[ArtifactStorageInfo]:
+        """Return the pre-configured artifact storages."""
+        return await self._call(list[ArtifactStorageInfo], "GET", "/artifact-storages")
+
+    async def search_models(
+        self, registry: str, *, search: str | None, limit: int, sort: str | None = None
+    ) -> list[RegistryModel]:
+        """Search a registry; the models come without revisions."""
+        params = (
+            {"limit": str(limit)} | ({"search": search} if search else {}) | ({"sort": sort} if sort else {})
+        )
+        return await self._call(
+            list[RegistryModel], "GET", f"/registries/{quote(registry, safe='')}/models", params=params
+        )
+
+    async def get_model(self, registry: str, model_id: str, revision: str | None = None) -> RegistryModel:
+        """Describe a model with one revision, or all branches and tags; commit, size and readme are filled."""
+        params = {"revision": revision} if revision is not None else {}
+        path = f"/registries/{quote(registry, safe='')}/models/{quote(model_id)}"
+        return await self._call(RegistryModel, "GET", path, params=params)
+
+    async def ready(self) -> None:
+        """Return if the proxy can take imports; raises `Unavailable` with the proxy's reasons."""
+        await self._call(None, "GET", "/readyz")
+
+    async def _call(
+        self,
+        answer: Any,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: dict[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Any:
+        headers = {REQUEST_ID_HEADER: request_id} if request_id else {}
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = body.model_dump_json()
+        try:
+            response = await self._http.request(method, path, params=params, content=content, headers=headers)
+        except httpx.HTTPError as exc:
+            raise Unavailable(f"storage proxy {self.name} does not answer; it is asked again later") from exc
+        if response.is_error or response.is_redirect:
+            raise _error_in(response)
+        if answer is None:
+            return None
+        try:
+            return TypeAdapter(answer).validate_json(response.content)
+        except ValidationError as exc:
+            raise Unavailable(f"storage proxy {self.name} gave an answer that cannot be read") from exc
+
+
+def _vfolder_path(volume: str, vfid: VFolderID) -> str:
+    return f"/volumes/{quote(volume, safe='')}/quota-scopes/{vfid.quota_scope}/vfolders/{vfid.folder.hex}"
+
+
+def _error_in(response: httpx.Response) -> StowageError:
+    try:
+        body = ErrorBody.model_validate_json(response.content)
+    except ValidationError:
+        return Unavailable(f"the storage proxy answered status {response.status_code} without an error code")
+    return error_for(body.code, body.message, field=body.field)

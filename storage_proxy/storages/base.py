@@ -1,0 +1,250 @@
+"""What an import step reads and writes.
+
+An `AbstractStorage` has two sides. The visible one is a tree of files by relative path (`stream_upload`,
+`stream_download`, `delete_file`, `get_file_info`). The hidden one is a `StagingArea` for each import, where
+bytes gather that nobody can see until `publish` lets them appear.
+
+Paths are relative, `/`-separated and have passed `storage_proxy.volumes.paths`; a storage refuses any other
+with `PathRefused`. Errors are those of `proxy_client.errors`: `StorageError` and below.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from proxy_client.wire import OnConflict
+
+MANIFEST_FOLDER = ".stowage"
+STAGING_FOLDER = ".staging"
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A visible file; `size` in bytes."""
+
+    path: str
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What the bytes of a whole file hash to, lower-case hex.
+
+    `blob_id` is the SHA-1 that Git gives the same content (over `blob <size>\\0` and the bytes).
+    """
+
+    size: int
+    sha256: str
+    blob_id: str
+
+
+class PlannedFile(BaseModel):
+    """A file of the pinned commit, as the registry states it. At least one digest is there.
+
+    `sha256` is stated for LFS files, `blob_id` (Git's SHA-1) for all others.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: int
+    sha256: str | None = None
+    blob_id: str | None = None
+
+    def matches(self, digests: Digests) -> bool:
+        """Whether `digests` are those that the registry states."""
+        if digests.size != self.size:
+            return False
+        return digests.sha256 == self.sha256 if self.sha256 else digests.blob_id == self.blob_id
+
+
+class ImportPlan(BaseModel):
+    """Everything that an import's steps agree on, fixed before the first byte and kept beside the staged bytes.
+
+    `path` is where the files go in the storage: relative, or "/" for the root of a vfolder.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: UUID
+    requested_by: UUID
+    registry: str
+    model_id: str
+    revision: str
+    commit: str
+    path: str
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of all files' sizes."""
+        return sum(file.size for file in self.files)
+
+
+class ManifestFile(BaseModel):
+    """A published file. `preexisting` marks one that lay there before with the same bytes: it stays the user's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: str
+    size: int
+    sha256: str
+    preexisting: bool = False
+
+
+class Manifest(BaseModel):
+    """What `.stowage/<artifact>@<version>.json` holds: which files an import put into its folder, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = 1
+    artifact: str
+    version: str
+    registry: str
+    commit: str
+    task_id: UUID
+    requested_by: UUID
+    imported_at: datetime
+    files: tuple[ManifestFile, ...]
+
+
+class StagedWriter(ABC):
+    """One file on its way into a staging area, written from front to back, at most one writer a file.
+
+    An asynchronous context manager: leaving it without `finish` keeps what is durable for the next writer.
+    """
+
+    offset: int
+    """Bytes that are there and hashed; the next `write` goes here."""
+
+    @abstractmethod
+    async def write(self, data: bytes | memoryview) -> None:
+        """Hash and append `data`. Hands it to the file system every time, makes it durable every 8 MiB.
+
+        Raises `DiskFull`, `QuotaExceeded`, `ReadOnlyStorage` or `StorageFailure`.
+        """
+
+    @abstractmethod
+    async def restart(self) -> None:
+        """Drop what is there and begin again at offset 0."""
+
+    @abstractmethod
+    async def finish(self) -> Digests:
+        """Make the file durable and whole under its path in the staging area, and return what it hashes to.
+
+        The digests are recorded with the file, so that `StagingArea.digests` need not read it again. If they are not the expected ones, the
+        caller discards the file with `StagingArea.drop`.
+        """
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class StagingArea(ABC):
+    """Where the bytes of one import gather, invisible to users, surviving the death of any process."""
+
+    @abstractmethod
+    async def load_plan(self) -> ImportPlan | None:
+        """Return the plan that an earlier attempt saved, or None."""
+
+    @abstractmethod
+    async def save_plan(self, plan: ImportPlan) -> None:
+        """Keep the plan durably and atomically. An earlier one with another commit must have been discarded."""
+
+    @abstractmethod
+    def open_writer(self, path: str, size: int) -> StagedWriter:
+        """Make a writer for one file of `size` bytes that goes on where an earlier one stopped (enter it to use it)."""
+
+    @abstractmethod
+    async def digests(self, path: str) -> Digests | None:
+        """Return what the finished file hashes to, or None where it is not finished.
+
+        The recorded digests hold while size, inode and modification time are those recorded with them;
+        else the file is read again.
+        """
+
+    @abstractmethod
+    async def drop(self, path: str) -> None:
+        """Remove one file, finished or partial; no error if there is none."""
+
+    @abstractmethod
+    def read(self, path: str) -> AsyncIterator[bytes]:
+        """Stream a finished file in chunks of at most 1 MiB."""
+
+    @abstractmethod
+    async def discard(self) -> None:
+        """Remove the area with everything in it; may be repeated."""
+
+
+class AbstractStorage(ABC):
+    """A place for files: an artifact storage of the pool, or a vfolder through `VolumeStorageAdapter`."""
+
+    name: str
+
+    # The visible side.
+
+    @abstractmethod
+    async def stream_upload(self, path: str, stream: AsyncIterator[bytes]) -> Digests:
+        """Write one file; it appears whole or not at all, replacing one that is there. Returns its digests."""
+
+    @abstractmethod
+    def stream_download(self, path: str) -> AsyncIterator[bytes]:
+        """Stream one file in chunks of at most 1 MiB. Raises `NotFound` at the first chunk if there is none."""
+
+    @abstractmethod
+    async def delete_file(self, path: str) -> None:
+        """Remove one file. Raises `NotFound` if there is none."""
+
+    @abstractmethod
+    async def get_file_info(self, path: str) -> FileInfo:
+        """Describe one file. Raises `NotFound` if there is none."""
+
+    # The hidden side.
+
+    @abstractmethod
+    async def open_staging(self, task_id: UUID) -> StagingArea:
+        """Return the import's staging area, made when it is not there yet."""
+
+    @abstractmethod
+    async def reserve(self, needed: int) -> None:
+        """Raise `DiskFull` or `QuotaExceeded` if `needed` more bytes find no room now, before a byte is written."""
+
+    @abstractmethod
+    async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:
+        """Return the files of the plan that lie at its path already with the right bytes (they are read and hashed)."""
+
+    @abstractmethod
+    async def check_conflicts(self, plan: ImportPlan, on_conflict: OnConflict) -> None:
+        """Raise `DestinationConflict`, naming the first files, if publishing the plan would meet somebody else's file.
+
+        Changes nothing.
+        """
+
+    @abstractmethod
+    async def publish(
+        self, plan: ImportPlan, staged: Sequence[ManifestFile], on_conflict: OnConflict
+    ) -> Manifest:
+        """Let the staged files of the import appear at the plan's path, with their manifest, and return that.
+
+        `staged` are the verified files in the area of `plan.task_id`; the plan's other files must lie at the
+        path already, as `present_files` told. All at once where the path does not exist yet. Else file by file
+        with the manifest last, and a conflict met on the way undoes what was done. May be repeated after a
+        crash at any point: it goes on where it stopped, or answers the manifest if all was done.
+        Raises `DestinationConflict` or another `StorageError`; then the visible side is as it was before.
+        """
+
+    @abstractmethod
+    async def publishing(self, task_id: UUID) -> bool:
+        """Whether an earlier `publish` of this import began and must be rolled forward."""
