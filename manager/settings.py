@@ -85,7 +85,7 @@ class Settings(Section):
     storage_proxies: dict[Name, StorageProxySection]
     reservoir: ReservoirSection | None = None
     artifact_registry: ArtifactRegistrySection | None = None
-    artifact_registries: dict[Name, RegistrySection] = {}
+    artifact_registries: dict[Name, RegistrySection] = Field(default_factory=dict)
     vfolder: VFolderSection | None = None
     reconciler: ReconcilerSection = ReconcilerSection()
 

@@ -1,7 +1,7 @@
 """The manager's side of the wire: calls a storage proxy over httpx."""
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -59,23 +59,23 @@ class StorageProxyClient:
 
     async def start_import(self, order: ImportOrder) -> ImportAccepted:
         """Order an import; returns once the proxy has it durably. Raises `Conflict` for the same id with another body."""
-        return await self._call(ImportAccepted, "POST", "/imports", body=order, request_id=order.request_id)
+        return await self._ask(ImportAccepted, "POST", "/imports", body=order, request_id=order.request_id)
 
     async def get_import(self, task_id: UUID) -> ImportReport:
         """Return the state of one import. Raises `NotFound` if the proxy never accepted it."""
-        return await self._call(ImportReport, "GET", f"/imports/{task_id}")
+        return await self._ask(ImportReport, "GET", f"/imports/{task_id}")
 
     async def cancel_import(self, task_id: UUID) -> None:
         """Ask for a cancel; the outcome comes as an event. A terminal import stays as it is."""
-        await self._call(None, "POST", f"/imports/{task_id}/cancel")
+        await self._send("POST", f"/imports/{task_id}/cancel")
 
     async def approve_import(self, task_id: UUID) -> None:
         """Publish an import that waits for approval. Raises `Conflict` if it does not wait."""
-        await self._call(None, "POST", f"/imports/{task_id}/approve")
+        await self._send("POST", f"/imports/{task_id}/approve")
 
     async def reject_import(self, task_id: UUID) -> None:
         """Fail an import that waits for approval. Raises `Conflict` if it does not wait."""
-        await self._call(None, "POST", f"/imports/{task_id}/reject")
+        await self._send("POST", f"/imports/{task_id}/reject")
 
     async def import_events(self, last_event_id: int) -> AsyncIterator[ImportReport]:
         """Yield the latest state of every import that changed after `last_event_id`, then every change as it happens.
@@ -102,37 +102,37 @@ class StorageProxyClient:
 
     async def volumes(self) -> list[VolumeInfo]:
         """Return the proxy's volumes with capacity in bytes."""
-        return await self._call(list[VolumeInfo], "GET", "/volumes")
+        return await self._ask(list[VolumeInfo], "GET", "/volumes")
 
     async def volume(self, name: str) -> VolumeInfo:
         """Return one volume."""
-        return await self._call(VolumeInfo, "GET", f"/volumes/{quote(name, safe='')}")
+        return await self._ask(VolumeInfo, "GET", f"/volumes/{quote(name, safe='')}")
 
     async def get_quota_scope(self, volume: str, scope: QuotaScopeID) -> QuotaScope:
         """Return use and limit of a quota scope in bytes."""
-        return await self._call(QuotaScope, "GET", f"/volumes/{quote(volume, safe='')}/quota-scopes/{scope}")
+        return await self._ask(QuotaScope, "GET", f"/volumes/{quote(volume, safe='')}/quota-scopes/{scope}")
 
     async def set_quota_scope(self, volume: str, scope: QuotaScopeID, limit_bytes: int | None) -> QuotaScope:
         """Set the limit of a quota scope; None lifts it."""
         path = f"/volumes/{quote(volume, safe='')}/quota-scopes/{scope}"
-        return await self._call(QuotaScope, "PUT", path, body=QuotaScopeUpdate(limit_bytes=limit_bytes))
+        return await self._ask(QuotaScope, "PUT", path, body=QuotaScopeUpdate(limit_bytes=limit_bytes))
 
     async def create_vfolder(self, volume: str, vfid: VFolderID) -> None:
         """Make the folder on the volume; may be repeated."""
         path = f"/volumes/{quote(volume, safe='')}/quota-scopes/{vfid.quota_scope}/vfolders"
-        await self._call(None, "POST", path, body=VFolderCreate(folder=vfid.folder))
+        await self._send("POST", path, body=VFolderCreate(folder=vfid.folder))
 
     async def delete_vfolder(self, volume: str, vfid: VFolderID) -> None:
         """Remove the folder and everything in it; may be repeated."""
-        await self._call(None, "DELETE", _vfolder_path(volume, vfid))
+        await self._send("DELETE", _vfolder_path(volume, vfid))
 
     async def vfolder_usage(self, volume: str, vfid: VFolderID) -> VFolderUsage:
         """Return bytes and files in the folder."""
-        return await self._call(VFolderUsage, "GET", f"{_vfolder_path(volume, vfid)}/usage")
+        return await self._ask(VFolderUsage, "GET", f"{_vfolder_path(volume, vfid)}/usage")
 
     async def vfolder_files(self, volume: str, vfid: VFolderID, path: str = "") -> list[VFolderFile]:
         """Return the entries directly in a directory of the folder, sorted by path."""
-        return await self._call(
+        return await self._ask(
             list[VFolderFile], "GET", f"{_vfolder_path(volume, vfid)}/files", params={"path": path}
         )
 
@@ -140,7 +140,7 @@ class StorageProxyClient:
 
     async def artifact_storages(self) -> list[ArtifactStorageInfo]:
         """Return the pre-configured artifact storages."""
-        return await self._call(list[ArtifactStorageInfo], "GET", "/artifact-storages")
+        return await self._ask(list[ArtifactStorageInfo], "GET", "/artifact-storages")
 
     async def search_models(
         self, registry: str, *, search: str | None, limit: int, sort: str | None = None
@@ -149,7 +149,7 @@ class StorageProxyClient:
         params = (
             {"limit": str(limit)} | ({"search": search} if search else {}) | ({"sort": sort} if sort else {})
         )
-        return await self._call(
+        return await self._ask(
             list[RegistryModel], "GET", f"/registries/{quote(registry, safe='')}/models", params=params
         )
 
@@ -157,22 +157,37 @@ class StorageProxyClient:
         """Describe a model with one revision, or all branches and tags; commit, size and readme are filled."""
         params = {"revision": revision} if revision is not None else {}
         path = f"/registries/{quote(registry, safe='')}/models/{quote(model_id)}"
-        return await self._call(RegistryModel, "GET", path, params=params)
+        return await self._ask(RegistryModel, "GET", path, params=params)
 
     async def ready(self) -> None:
         """Return if the proxy can take imports; raises `Unavailable` with the proxy's reasons."""
-        await self._call(None, "GET", "/readyz")
+        await self._send("GET", "/readyz")
 
-    async def _call(
+    async def _ask(
         self,
-        answer: Any,
+        answer: type[T],
         method: str,
         path: str,
         *,
         body: BaseModel | None = None,
         params: dict[str, str] | None = None,
         request_id: str | None = None,
-    ) -> Any:
+    ) -> T:
+        content = await self._send(method, path, body=body, params=params, request_id=request_id)
+        try:
+            return TypeAdapter(answer).validate_json(content)
+        except ValidationError as exc:
+            raise Unavailable(f"storage proxy {self.name} gave an answer that cannot be read") from exc
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: dict[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> bytes:
         headers = {REQUEST_ID_HEADER: request_id} if request_id else {}
         content = None
         if body is not None:
@@ -184,12 +199,7 @@ class StorageProxyClient:
             raise Unavailable(f"storage proxy {self.name} does not answer; it is asked again later") from exc
         if response.is_error or response.is_redirect:
             raise _error_in(response)
-        if answer is None:
-            return None
-        try:
-            return TypeAdapter(answer).validate_json(response.content)
-        except ValidationError as exc:
-            raise Unavailable(f"storage proxy {self.name} gave an answer that cannot be read") from exc
+        return response.content
 
 
 def _vfolder_path(volume: str, vfid: VFolderID) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -95,7 +95,7 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-# ---------------------------------------------------------------- imports
+# The imports.
 
 
 class ArtifactStorageImportStep(StrEnum):
@@ -205,7 +205,7 @@ class VerifierReport(_Answer):
     """What one verifier did. `scanned` + `skipped` counts files; `duration` is in seconds."""
 
     name: str
-    status: str  # clean | flagged | blocked | incomplete | error
+    status: Literal["clean", "flagged", "blocked", "incomplete", "error"]
     version: str
     scanned: int
     infected: int = 0
@@ -219,7 +219,7 @@ class VerifierReport(_Answer):
 class VerificationReport(_Answer):
     """The worst verdict of all verifiers (clean < flagged < incomplete < blocked) and each one's report."""
 
-    verdict: str
+    verdict: Literal["clean", "flagged", "incomplete", "blocked"]
     verifiers: list[VerifierReport]
 
 
@@ -252,7 +252,7 @@ class Authorization(_Answer):
     reason: str | None = None
 
 
-# ---------------------------------------------------------------- volumes
+# The volumes.
 
 
 class VolumeInfo(_Answer):
@@ -310,7 +310,7 @@ class ArtifactStorageInfo(_Answer):
     used_bytes: int | None = None
 
 
-# ---------------------------------------------------------------- registries
+# The registries.
 
 
 class RegistryRevision(_Answer):

@@ -101,9 +101,9 @@ class Settings(Section):
     proxy: ProxySection
     worker: WorkerSection = WorkerSection()
     transfer: TransferSection = TransferSection()
-    volume: dict[Name, VolumeSection] = {}
-    artifact_storages: dict[Name, ArtifactStorageSection] = {}
-    artifact_registries: dict[Name, ArtifactRegistrySection] = {}
+    volume: dict[Name, VolumeSection] = Field(default_factory=dict)
+    artifact_storages: dict[Name, ArtifactStorageSection] = Field(default_factory=dict)
+    artifact_registries: dict[Name, ArtifactRegistrySection] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _something_to_write_to(self) -> "Settings":

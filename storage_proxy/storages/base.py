@@ -35,9 +35,9 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """What the bytes of a whole file hash to, lower-case hex.
+    r"""What the bytes of a whole file hash to, lower-case hex.
 
-    `blob_id` is the SHA-1 that Git gives the same content (over `blob <size>\\0` and the bytes).
+    `blob_id` is the SHA-1 that Git gives the same content (over `blob <size>\0` and the bytes).
     """
 
     size: int
