@@ -1,0 +1,248 @@
+"""Who may do what. Only this module makes a `WritableVFolder`; whatever writes to a vfolder takes one."""
+
+import hmac
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, case, exists, literal, null, or_, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.elements import SQLCoreOperations
+
+from manager.auth import Caller, bearer
+from manager.db import Database
+from manager.models import (
+    HostPermission,
+    ImportTask,
+    Project,
+    ProjectMember,
+    ProjectType,
+    User,
+    UserGrant,
+    UserStatus,
+    VFolder,
+    VFolderGrant,
+    VFolderPermission,
+    VFolderStatus,
+)
+from manager.settings import Settings
+from proxy_client import wire
+from proxy_client.errors import Conflict, Forbidden, NotFound, Unauthenticated
+
+ARTIFACT_IMPORT = "artifact:import"
+CREATE_VFOLDER = "create-vfolder"
+UPLOAD_FILE = "upload-file"
+
+_WRITING = (VFolderPermission.READ_WRITE, VFolderPermission.RW_DELETE)
+_IN_USE = (VFolderStatus.READY, VFolderStatus.MOUNTED)
+
+
+@dataclass(frozen=True)
+class WritableVFolder:
+    """A vfolder that the caller may write to now, and the permission that says so."""
+
+    vfolder: VFolder
+    permission: VFolderPermission
+
+    @property
+    def proxy(self) -> str:
+        """The storage proxy that holds the folder."""
+        return self.vfolder.host.partition(":")[0]
+
+    @property
+    def volume(self) -> str:
+        """The folder's volume on that proxy."""
+        return self.vfolder.host.partition(":")[2]
+
+
+# What the caller may see.
+
+
+def visible_vfolders(caller: Caller) -> Select[VFolder, VFolderPermission]:
+    """Select the folders that the caller may see, each with the caller's effective permission.
+
+    The owner has RW_DELETE. A row of `VFolderGrant` (an accepted invitation, or a member's own permission)
+    comes next, then membership in the owning project with READ_WRITE. Folders of a MODEL_STORE project are
+    readable by everybody and writable by administrators; administrators see all others.
+    """
+    permission = _effective_permission(caller)
+    there = type_coerce(permission, VFolderGrant.permission.type).label("permission")
+    return select(VFolder, there).where(
+        permission.is_not(None), VFolder.status != VFolderStatus.DELETE_COMPLETE
+    )
+
+
+def visible_tasks(caller: Caller) -> Select[ImportTask]:
+    """Select the import tasks that the caller may see and cancel.
+
+    They are those that the caller requested, those into folders that the caller owns (alone, or as a member
+    of the owning project who may write there), and all for an administrator.
+    """
+    tasks = select(ImportTask)
+    if caller.is_admin:
+        return tasks
+    owned = exists().where(
+        VFolder.id == ImportTask.vfolder_id,
+        or_(
+            VFolder.user_id == caller.user_id,
+            and_(_is_member(caller, VFolder.project_id), _effective_permission(caller).in_(_WRITING)),
+        ),
+    )
+    return tasks.where(or_(ImportTask.requested_by_id == caller.user_id, owned))
+
+
+# What the caller may do.
+
+
+async def require_admin(caller: Caller) -> None:
+    """Raise `Forbidden` unless the caller is an administrator."""
+    if not caller.is_admin:
+        raise Forbidden("only administrators may do this; ask one")
+
+
+async def may_import_to_artifact_storage(session: AsyncSession, caller: Caller) -> None:
+    """Raise `Forbidden` unless the caller is an administrator or was granted `artifact:import`."""
+    if caller.is_admin:
+        return
+    granted = select(
+        exists().where(UserGrant.user_id == caller.user_id, UserGrant.permission == ARTIFACT_IMPORT)
+    )
+    if not await session.scalar(granted):
+        raise Forbidden(
+            "importing into the artifact storage needs the permission artifact:import; "
+            "ask an administrator, or name a folder of yours in input.vfolderId"
+        )
+
+
+async def writable_vfolder(
+    session: AsyncSession, caller: Caller, vfolder_id: UUID, *, field: str = "input.vfolderId"
+) -> WritableVFolder:
+    """Prove, in one statement, that the caller may write to the folder now.
+
+    Raises `NotFound` for a folder that is not there or that the caller may not see, `Forbidden` where the
+    caller may only read, where the folder's path is not managed by Stowage, or where the host does not allow
+    uploads, and `Conflict` for a folder whose status takes no files.
+    """
+    found = (
+        await session.execute(
+            visible_vfolders(caller)
+            .add_columns(host_allows(caller, VFolder.host, UPLOAD_FILE))
+            .where(VFolder.id == vfolder_id)
+        )
+    ).one_or_none()
+    if found is None:
+        raise NotFound("there is no such folder; choose one of the query vfolders", field=field)
+    vfolder, permission, may_upload = found
+    if permission not in _WRITING:
+        raise Forbidden("you may only read this folder; ask its owner for write permission", field=field)
+    if vfolder.unmanaged_path is not None:
+        raise Forbidden("this folder's path is not managed by Stowage; choose another folder", field=field)
+    if not may_upload:
+        raise Forbidden(
+            f"the host {vfolder.host} does not let you upload files; ask an administrator for upload-file",
+            field=field,
+        )
+    if vfolder.status not in _IN_USE:
+        raise Conflict(
+            f"the folder is {vfolder.status} and takes no files; it must be READY or MOUNTED", field=field
+        )
+    return WritableVFolder(vfolder, permission)
+
+
+def host_allows(caller: Caller, host: SQLCoreOperations[str] | str, permission: str) -> ColumnElement[bool]:
+    """Express whether a row for everybody, for the caller or for a project of the caller's gives `permission`."""
+    return exists().where(
+        HostPermission.host == host,
+        HostPermission.permissions.contains([permission]),
+        or_(
+            and_(HostPermission.user_id.is_(None), HostPermission.project_id.is_(None)),
+            and_(
+                or_(HostPermission.user_id.is_(None), HostPermission.user_id == caller.user_id),
+                or_(HostPermission.project_id.is_(None), _is_member(caller, HostPermission.project_id)),
+            ),
+        ),
+    )
+
+
+async def require_project_member(
+    session: AsyncSession, caller: Caller, project_id: UUID, *, field: str = "input.projectId"
+) -> Project:
+    """Return the project if the caller is a member of it or an administrator; else raises `NotFound`."""
+    project = select(Project).where(Project.id == project_id)
+    if not caller.is_admin:
+        project = project.where(_is_member(caller, Project.id))
+    if (found := await session.scalar(project)) is None:
+        raise NotFound("there is no such project among yours", field=field)
+    return found
+
+
+# What a proxy asks.
+
+
+async def authorize_import(
+    database: Database, settings: Settings, task_id: UUID, authorization_header: str | None
+) -> wire.Authorization:
+    """Answer a proxy whether the import's requester may still write to its destination.
+
+    Raises `Unauthenticated` for a secret of no proxy, and `NotFound` for a task of another one. An import that
+    is finished here (cancelled, say, before its order was answered) is not allowed either.
+    """
+    shown = bearer(authorization_header).encode()
+    # No early exit, so that the time tells nothing about which secret came close.
+    proxies = {
+        name
+        for name, proxy in settings.storage_proxies.items()
+        for secret in proxy.secrets
+        if hmac.compare_digest(shown, secret.encode())
+    }
+    if not proxies:
+        raise Unauthenticated("this secret belongs to no storage proxy")
+    async with database.read() as session:
+        found = (
+            await session.execute(
+                select(ImportTask, User)
+                .join(User, User.id == ImportTask.requested_by_id)
+                .where(ImportTask.id == task_id, ImportTask.proxy.in_(proxies))
+            )
+        ).one_or_none()
+        if found is None:
+            raise NotFound("there is no such import")
+        task, user = found
+        if task.finished_at is not None or task.cancel_requested_at is not None:
+            return wire.Authorization(allowed=False, reason="the import was ended by the manager")
+        if user.status is not UserStatus.ACTIVE:
+            return wire.Authorization(allowed=False, reason="the requester is no longer active")
+        caller = Caller(user.id, user.email, user.role, task.request_id)
+        try:
+            if task.vfolder_id is None:
+                await may_import_to_artifact_storage(session, caller)
+            else:
+                await writable_vfolder(session, caller, task.vfolder_id)
+        except (NotFound, Forbidden, Conflict) as refusal:
+            return wire.Authorization(allowed=False, reason=refusal.message)
+    return wire.Authorization(allowed=True)
+
+
+def _is_member(
+    caller: Caller, project_id: SQLCoreOperations[UUID] | SQLCoreOperations[UUID | None]
+) -> ColumnElement[bool]:
+    return exists().where(ProjectMember.project_id == project_id, ProjectMember.user_id == caller.user_id)
+
+
+def _effective_permission(caller: Caller) -> ColumnElement[VFolderPermission | None]:
+    granted = (
+        select(VFolderGrant.permission)
+        .where(VFolderGrant.vfolder_id == VFolder.id, VFolderGrant.user_id == caller.user_id)
+        .correlate(VFolder)
+        .scalar_subquery()
+    )
+    in_model_store = exists().where(Project.id == VFolder.project_id, Project.type == ProjectType.MODEL_STORE)
+    column = VFolderGrant.permission.type
+    read_only = literal(VFolderPermission.READ_ONLY, column)
+    read_write = literal(VFolderPermission.READ_WRITE, column)
+    return case(
+        (VFolder.user_id == caller.user_id, literal(VFolderPermission.RW_DELETE, column)),
+        (granted.is_not(None), granted),
+        (_is_member(caller, VFolder.project_id), read_write),
+        (in_model_store, read_write if caller.is_admin else read_only),
+        else_=read_only if caller.is_admin else null(),
+    )
