@@ -69,14 +69,6 @@ class StorageProxyClient:
         """Ask for a cancel; the outcome comes as an event. A terminal import stays as it is."""
         await self._send("POST", f"/imports/{task_id}/cancel")
 
-    async def approve_import(self, task_id: UUID) -> None:
-        """Publish an import that waits for approval. Raises `Conflict` if it does not wait."""
-        await self._send("POST", f"/imports/{task_id}/approve")
-
-    async def reject_import(self, task_id: UUID) -> None:
-        """Fail an import that waits for approval. Raises `Conflict` if it does not wait."""
-        await self._send("POST", f"/imports/{task_id}/reject")
-
     async def import_events(self, last_event_id: int) -> AsyncIterator[ImportReport]:
         """Yield the latest state of every import that changed after `last_event_id`, then every change as it happens.
 

@@ -15,7 +15,7 @@ class ProxySection(Section):
     name: Name = Field(description="Name of this proxy: the first half of a vfolder host.")
     listen: str = Field(default="127.0.0.1:6121", description="HOST:PORT of the API.")
     database_file: Path = Field(description="File with the PostgreSQL URL of the proxy's own schema.")
-    database_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,39}$")] = Field(
+    database_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,29}$")] = Field(
         default="stowage_proxy",
         description="Schema of the proxy's tables; one for each proxy in a shared database.",
     )
@@ -31,7 +31,7 @@ class ProxySection(Section):
 class WorkerSection(Section):
     """`[worker]`: how imports run."""
 
-    concurrency: int = Field(default=4, ge=1, le=64, description="Imports that one worker runs side by side.")
+    concurrency: int = Field(default=4, ge=2, le=64, description="Imports that one worker runs side by side.")
     files_per_import: int = Field(
         default=8, ge=1, le=64, description="Files of one import that download side by side."
     )

@@ -25,7 +25,7 @@ class AbstractRegistry(ABC):
     """Where models come from. Every call goes to the registry's own endpoint and raises a `SourceError`."""
 
     name: str
-    type: str
+    protocol: str
 
     @abstractmethod
     async def search(self, search: str | None, *, limit: int, sort: str | None) -> list[RegistryModel]:

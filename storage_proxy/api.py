@@ -1,0 +1,305 @@
+"""The wire contract over HTTP: decode, one call, encode."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from proxy_client.errors import BadRequest, Internal, StowageError, Unavailable
+from proxy_client.wire import (
+    ArtifactStorageInfo,
+    ErrorBody,
+    ImportAccepted,
+    ImportOrder,
+    QuotaScopeID,
+    QuotaScopeUpdate,
+    VFolderCreate,
+    VFolderID,
+)
+from storage_proxy.auth import check_secret
+from storage_proxy.imports.jobs import PAGE
+from storage_proxy.site import Site
+from storage_proxy.volumes.base import AbstractVolume
+from storage_proxy.volumes.paths import check_path
+
+log = structlog.get_logger()
+
+MAX_BODY_BYTES = 1 << 20
+KEEPALIVE_SECONDS = 10.0
+WORKER_SILENCE_SECONDS = 10.0
+MAX_SEARCH_LIMIT = 100
+
+B = TypeVar("B", bound=BaseModel)
+Endpoint = Callable[[Site, Request], Awaitable[Response]]
+
+
+# Imports.
+
+
+async def start_import(site: Site, request: Request) -> Response:
+    """`POST /imports`: record the import durably, then answer 202."""
+    order = await _decode(request, ImportOrder)
+    if order.path != "/":
+        check_path(order.path)
+    site.pipeline.context(order)
+    await site.jobs.accept(order)
+    return _encode(ImportAccepted(task_id=order.task_id), status=202)
+
+
+async def get_import(site: Site, request: Request) -> Response:
+    """`GET /imports/{task_id}`."""
+    return _encode(await site.jobs.report(_uuid(request, "task_id")))
+
+
+async def cancel_import(site: Site, request: Request) -> Response:
+    """`POST /imports/{task_id}/cancel`: the outcome comes as an event."""
+    task_id = _uuid(request, "task_id")
+    await site.jobs.request_cancel(task_id)
+    return _encode(ImportAccepted(task_id=task_id), status=202)
+
+
+async def import_events(site: Site, request: Request) -> Response:
+    """`GET /imports/events`: server-sent events (WHATWG HTML, 9.2), resumable with Last-Event-ID.
+
+    An event is the present state of one import; states in between may be left out, the last one never is.
+    """
+    last = request.headers.get("last-event-id", "0")
+    if not last.isdigit():
+        raise BadRequest(
+            "Last-Event-ID is the number of the last event that was received", field="Last-Event-ID"
+        )
+    # A number from the future is that of another database: everything is new then.
+    sequence = int(last) if int(last) <= await site.jobs.newest() else 0
+    return StreamingResponse(_events(site, sequence), media_type="text/event-stream")
+
+
+async def _events(site: Site, sequence: int) -> AsyncIterator[str]:
+    yield ": follows every import of this storage proxy\n\n"
+    signal = await site.jobs.listen()
+    try:
+        while True:
+            reports = await site.jobs.changes_after(sequence)
+            for report in reports:
+                yield f"id: {report.sequence}\nevent: import\ndata: {report.model_dump_json()}\n\n"
+                sequence = report.sequence
+            if len(reports) < PAGE and not await signal.wait(KEEPALIVE_SECONDS):
+                yield ": still here\n\n"
+    except Unavailable:
+        log.warning("an event stream ends: the database is away")
+    finally:
+        await asyncio.shield(signal.aclose())
+
+
+# Volumes and vfolders.
+
+
+async def list_volumes(site: Site, _request: Request) -> Response:
+    """`GET /volumes`."""
+    return _encode([await volume.info() for volume in site.volume_pool])
+
+
+async def get_volume(site: Site, request: Request) -> Response:
+    """`GET /volumes/{volume}`."""
+    return _encode(await _volume(site, request).info())
+
+
+async def get_quota_scope(site: Site, request: Request) -> Response:
+    """`GET /volumes/{volume}/quota-scopes/{scope}`."""
+    return _encode(await _volume(site, request).get_quota_scope(_scope(request)))
+
+
+async def put_quota_scope(site: Site, request: Request) -> Response:
+    """`PUT /volumes/{volume}/quota-scopes/{scope}`."""
+    update = await _decode(request, QuotaScopeUpdate)
+    return _encode(await _volume(site, request).set_quota_scope(_scope(request), update.limit_bytes))
+
+
+async def create_vfolder(site: Site, request: Request) -> Response:
+    """`POST /volumes/{volume}/quota-scopes/{scope}/vfolders`; may be repeated."""
+    body = await _decode(request, VFolderCreate)
+    await _volume(site, request).create_vfolder(VFolderID(_scope(request), body.folder))
+    return _encode(body, status=201)
+
+
+async def delete_vfolder(site: Site, request: Request) -> Response:
+    """`DELETE …/vfolders/{folder}`; may be repeated."""
+    await _volume(site, request).delete_vfolder(_vfid(request))
+    return Response(status_code=204)
+
+
+async def vfolder_usage(site: Site, request: Request) -> Response:
+    """`GET …/vfolders/{folder}/usage`."""
+    return _encode(await _volume(site, request).vfolder_usage(_vfid(request)))
+
+
+async def vfolder_files(site: Site, request: Request) -> Response:
+    """`GET …/vfolders/{folder}/files?path=`."""
+    path = request.query_params.get("path", "")
+    return _encode(await _volume(site, request).list_files(_vfid(request), path))
+
+
+# Artifact storages and registries.
+
+
+async def list_artifact_storages(site: Site, _request: Request) -> Response:
+    """`GET /artifact-storages`."""
+    return _encode([ArtifactStorageInfo(name=storage.name, type="vfs") for storage in site.storage_pool])
+
+
+async def search_models(site: Site, request: Request) -> Response:
+    """`GET /registries/{registry}/models?search=&limit=&sort=`."""
+    registry = site.pipeline.registry(request.path_params["registry"])
+    limit = request.query_params.get("limit", "20")
+    if not limit.isdigit() or not 1 <= int(limit) <= MAX_SEARCH_LIMIT:
+        raise BadRequest(f"limit is a number from 1 to {MAX_SEARCH_LIMIT}", field="limit")
+    search, sort = request.query_params.get("search"), request.query_params.get("sort")
+    return _encode(await registry.search(search, limit=int(limit), sort=sort))
+
+
+async def get_model(site: Site, request: Request) -> Response:
+    """`GET /registries/{registry}/models/{org}/{name}?revision=`."""
+    registry = site.pipeline.registry(request.path_params["registry"])
+    model_id = f"{request.path_params['org']}/{request.path_params['name']}"
+    return _encode(await registry.get_model(model_id, request.query_params.get("revision")))
+
+
+# Health.
+
+
+async def healthz(_site: Site, _request: Request) -> Response:
+    """`GET /healthz`: the process lives."""
+    return JSONResponse({"alive": True})
+
+
+async def readyz(site: Site, _request: Request) -> Response:
+    """`GET /readyz`: imports can be ordered and will run."""
+    reasons = []
+    try:
+        if not await site.jobs.live_workers(WORKER_SILENCE_SECONDS):
+            reasons.append("no worker of this storage proxy is running")
+    except Unavailable as exc:
+        reasons.append(exc.message)
+    for volume in site.volume_pool:
+        try:
+            await volume.info()
+        except StowageError:
+            reasons.append(f"volume {volume.name} cannot be read")
+    return JSONResponse(
+        {
+            "ready": not reasons,
+            "reasons": reasons,
+            # The shape of every error, so that the manager can pass the reasons on.
+            **({"code": Unavailable.code, "message": "; ".join(reasons)} if reasons else {}),
+        },
+        status_code=503 if reasons else 200,
+    )
+
+
+def routes(site: Site) -> list[Route]:
+    """Return the whole wire contract, every door but the health checks behind the proxy's secret."""
+    scope = "/volumes/{volume}/quota-scopes/{scope}"
+    guarded: Sequence[tuple[str, str, Endpoint]] = (
+        ("POST", "/imports", start_import),
+        ("GET", "/imports/events", import_events),
+        ("GET", "/imports/{task_id}", get_import),
+        ("POST", "/imports/{task_id}/cancel", cancel_import),
+        ("GET", "/volumes", list_volumes),
+        ("GET", "/volumes/{volume}", get_volume),
+        ("GET", scope, get_quota_scope),
+        ("PUT", scope, put_quota_scope),
+        ("POST", f"{scope}/vfolders", create_vfolder),
+        ("DELETE", f"{scope}/vfolders/{{folder}}", delete_vfolder),
+        ("GET", f"{scope}/vfolders/{{folder}}/usage", vfolder_usage),
+        ("GET", f"{scope}/vfolders/{{folder}}/files", vfolder_files),
+        ("GET", "/artifact-storages", list_artifact_storages),
+        ("GET", "/registries/{registry}/models", search_models),
+        ("GET", "/registries/{registry}/models/{org}/{name}", get_model),
+    )
+    opened: Sequence[tuple[str, str, Endpoint]] = (("GET", "/healthz", healthz), ("GET", "/readyz", readyz))
+    return [
+        *(
+            Route(path, _answering(site, endpoint, guard=True), methods=[method])
+            for method, path, endpoint in guarded
+        ),
+        *(
+            Route(path, _answering(site, endpoint, guard=False), methods=[method])
+            for method, path, endpoint in opened
+        ),
+    ]
+
+
+def _answering(site: Site, endpoint: Endpoint, *, guard: bool) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap an endpoint: check the secret, tie log lines to the request, turn errors into their wire form."""
+
+    async def answer(request: Request) -> Response:
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            if guard:
+                check_secret(request.headers.get("authorization"), site.settings.secrets)
+            return await endpoint(site, request)
+        except StowageError as exc:
+            return _error(exc, request_id)
+        except Exception:
+            log.exception("a request failed in a way that nobody foresaw", path=request.url.path)
+            return _error(
+                Internal(f"internal error; the log has it under request id {request_id}"), request_id
+            )
+
+    return answer
+
+
+def _error(exc: StowageError, request_id: str) -> Response:
+    body = ErrorBody(code=exc.code, message=exc.message, request_id=request_id, field=exc.field)
+    return _encode(body, status=exc.status)
+
+
+def _encode(answer: BaseModel | Sequence[BaseModel], *, status: int = 200) -> Response:
+    content = TypeAdapter(type(answer) if isinstance(answer, BaseModel) else list[Any]).dump_json(answer)  # type: ignore[arg-type]
+    return Response(content, status_code=status, media_type="application/json")
+
+
+async def _decode(request: Request, body: type[B]) -> B:
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise BadRequest(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    try:
+        return body.model_validate_json(bytes(content))
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"])) or "body"
+        raise BadRequest(f"{field}: {first['msg']}", field=field) from exc
+
+
+def _uuid(request: Request, name: str) -> UUID:
+    try:
+        return UUID(request.path_params[name])
+    except ValueError as exc:
+        raise BadRequest(f"{name} is a UUID", field=name) from exc
+
+
+def _volume(site: Site, request: Request) -> AbstractVolume:
+    return site.volume_pool.get_volume(request.path_params["volume"])
+
+
+def _scope(request: Request) -> QuotaScopeID:
+    try:
+        return QuotaScopeID.parse(request.path_params["scope"])
+    except ValueError as exc:
+        raise BadRequest(str(exc), field="scope") from exc
+
+
+def _vfid(request: Request) -> VFolderID:
+    try:
+        return VFolderID.parse(f"{request.path_params['scope']}/{request.path_params['folder']}")
+    except ValueError as exc:
+        raise BadRequest(str(exc), field="folder") from exc

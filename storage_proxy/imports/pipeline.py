@@ -1,0 +1,90 @@
+"""One import, from the order to the published files: DOWNLOAD, VERIFY, ARCHIVE over `StorageTarget`s."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from proxy_client.errors import NotFound, StowageError
+from proxy_client.wire import ArtifactStorageImportStep, ImportOrder
+from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.imports.archive import ArchiveStep
+from storage_proxy.imports.context import ImportStepContext, open_targets
+from storage_proxy.imports.download import DownloadStep
+from storage_proxy.imports.progress import ImportProgress
+from storage_proxy.imports.verify import VerifyStep
+from storage_proxy.registries.base import AbstractRegistry
+from storage_proxy.settings import Settings
+from storage_proxy.storages.pool import StoragePool
+from storage_proxy.verifiers.base import AbstractVerifier
+from storage_proxy.volumes.pool import VolumePool
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ImportPipeline:
+    """Runs the steps. Everything it needs for the next attempt is in the staging areas and in the order."""
+
+    settings: Settings
+    volume_pool: VolumePool
+    storage_pool: StoragePool
+    registries: Mapping[str, AbstractRegistry]
+    verifiers: Sequence[AbstractVerifier]
+    authorizer: ManagerAuthorizer
+
+    def context(self, order: ImportOrder) -> ImportStepContext:
+        """Resolve every name in the order. Raises `NotFound` for an unknown volume, storage or registry."""
+        context = ImportStepContext(
+            model=order.model,
+            registry_name=order.registry_name,
+            storage_pool=self.storage_pool,
+            storage_step_mappings=open_targets(order, self.volume_pool),
+            order=order,
+        )
+        for step in ArtifactStorageImportStep:
+            context.storage(step)
+        self.registry(order.registry_name)
+        return context
+
+    def registry(self, name: str) -> AbstractRegistry:
+        """Return a registry by name. Raises `NotFound`."""
+        if name not in self.registries:
+            raise NotFound(
+                f"this storage proxy has no registry {name!r}; add [artifact-registries.{name}] to its configuration",
+                field="registry_name",
+            )
+        return self.registries[name]
+
+    async def run(self, context: ImportStepContext, progress: ImportProgress) -> None:
+        """Bring the model to its destination. Raises a `StowageError`; then nothing of it is visible."""
+        download = DownloadStep(self.settings)
+        verify = VerifyStep(self.verifiers)
+        archive = ArchiveStep(self.authorizer)
+        registry = self.registry(context.registry_name)
+
+        if not await self._publishing(context):
+            await self.authorizer.insist(context.order.task_id)
+        await progress.enter(download.step)
+        await download.run(context, registry, progress)
+        if not await self._publishing(context):
+            await progress.enter(verify.step)
+            await verify.run(context, progress)
+        await progress.enter(archive.step)
+        await archive.run(context, progress)
+        await self.discard(context)
+
+    async def discard(self, context: ImportStepContext) -> None:
+        """Remove the import's staging areas everywhere; what cannot be removed is logged and left."""
+        for storage in {
+            id(storage): storage for storage in map(context.storage, ArtifactStorageImportStep)
+        }.values():
+            try:
+                staging = await storage.open_staging(context.order.task_id)
+                await staging.discard()
+            except StowageError as exc:
+                log.warning("a staging area could not be removed", storage=storage.name, code=exc.code)
+
+    @staticmethod
+    async def _publishing(context: ImportStepContext) -> bool:
+        return await context.storage(ArtifactStorageImportStep.ARCHIVE).publishing(context.order.task_id)

@@ -1,0 +1,51 @@
+"""Everything that one storage proxy is made of, opened from its configuration."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.imports.jobs import ImportJobs
+from storage_proxy.imports.pipeline import ImportPipeline
+from storage_proxy.registries.huggingface import HuggingFaceRegistry
+from storage_proxy.settings import Settings
+from storage_proxy.storages.pool import StoragePool
+from storage_proxy.verifiers.integrity import IntegrityVerifier
+from storage_proxy.volumes.pool import VolumePool
+
+
+@dataclass(frozen=True)
+class Site:
+    """One storage proxy's volumes, artifact storages, registries and imports."""
+
+    settings: Settings
+    volume_pool: VolumePool
+    storage_pool: StoragePool
+    registries: dict[str, HuggingFaceRegistry]
+    jobs: ImportJobs
+    pipeline: ImportPipeline
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """Open everything; the database is connected at its first use."""
+        volume_pool = VolumePool.from_settings(settings)
+        storage_pool = StoragePool.from_settings(settings)
+        registries = {
+            name: HuggingFaceRegistry(
+                name, section, settings.transfer, connections=settings.worker.connections_per_host
+            )
+            for name, section in settings.artifact_registries.items()
+        }
+        authorizer = ManagerAuthorizer(settings)
+        pipeline = ImportPipeline(
+            settings, volume_pool, storage_pool, registries, [IntegrityVerifier()], authorizer
+        )
+        async with ImportJobs.open(settings.database_url, settings.proxy.database_schema) as jobs:
+            try:
+                yield cls(settings, volume_pool, storage_pool, registries, jobs, pipeline)
+            finally:
+                await authorizer.aclose()
+                for registry in registries.values():
+                    await registry.aclose()
