@@ -1,0 +1,519 @@
+"""File system access beneath a directory descriptor: no path leaves it, no symbolic link is followed.
+
+Paths are relative to an open directory (`root`). Where the kernel has `openat2` it holds the promise; else each
+component is opened by itself with O_NOFOLLOW. Functions raise OSError; `translated` turns that into an error of
+`proxy_client.errors` at the border.
+"""
+
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from proxy_client.errors import (
+    DiskFull,
+    QuotaExceeded,
+    ReadOnlyStorage,
+    StorageError,
+    StorageFailure,
+)
+from storage_proxy.storages.base import STAGING_FOLDER, Digests
+from storage_proxy.volumes.threads import stop_point
+
+CHUNK = 1 << 20  # bytes read or hashed at a time
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ATTEMPTS = 16  # openat2 says EAGAIN while somebody renames what it walks through
+
+# A clock tick of any kernel: a file changed twice within one keeps its modification time.
+_TICK = 0.02
+
+
+class Identity(NamedTuple):
+    """What tells a file from another one, or from itself after a change. Without st_dev: a reboot changes that."""
+
+    ino: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Identity":
+        """Take it from `stat`."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """How new files and folders look, whatever the umask; `owner` (uid, gid) is set where the process is root."""
+
+    file: int = 0o644
+    folder: int = 0o755
+    owner: tuple[int, int] | None = None
+
+    def apply(self, fd: int) -> None:
+        """Set mode and owner of an open file or folder of ours."""
+        status = os.fstat(fd)
+        if self.owner is not None and (status.st_uid, status.st_gid) != self.owner:
+            os.fchown(fd, *self.owner)
+        os.fchmod(fd, self.folder if stat.S_ISDIR(status.st_mode) else self.file)
+
+
+PRIVATE = Modes(0o600, 0o700)
+
+
+# Errors.
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn an OSError into the `StorageError` that says what was being done; its message holds no absolute path."""
+    try:
+        yield
+    except OSError as exc:
+        raise storage_error(exc, doing) from exc
+
+
+def storage_error(exc: OSError, doing: str) -> StorageError:
+    """Choose the class by errno."""
+    name = errno.errorcode.get(exc.errno or 0, "unknown error")
+    if exc.errno == errno.ENOSPC:
+        return DiskFull(f"the file system is full ({name}) while {doing}; make room and try again")
+    if exc.errno == errno.EDQUOT:
+        return QuotaExceeded(f"the quota is used up ({name}) while {doing}; make room and try again")
+    if exc.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return ReadOnlyStorage(
+            f"the file system refuses ({name}) while {doing}; check its mount and permissions"
+        )
+    return StorageFailure(f"the file system failed ({name}) while {doing}")
+
+
+# Opening.
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _openat2(root: int, path: str, flags: int, mode: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE)
+    for _ in range(_ATTEMPTS):
+        fd: int = _libc.syscall(
+            ctypes.c_long(_OPENAT2),
+            ctypes.c_int(root),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() not in {errno.EAGAIN, errno.EINTR}:
+            break
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+
+def _walk(root: int, path: str, flags: int, mode: int) -> int:
+    *folders, name = path.split("/")
+    if path.startswith("/") or ".." in folders or name == "..":
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    at = root
+    try:
+        for folder in folders:
+            inner = os.open(folder, _FOLDER, dir_fd=at)
+            if at != root:
+                os.close(at)
+            at = inner
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
+    finally:
+        if at != root:
+            os.close(at)
+
+
+def _kernel_has_openat2() -> bool:
+    root = os.open("/", _FOLDER)
+    try:
+        os.close(_openat2(root, ".", _FOLDER, 0))
+    except OSError:  # ENOSYS of an old kernel, EPERM of an old container runtime
+        return False
+    finally:
+        os.close(root)
+    return True
+
+
+_open_beneath = _openat2 if _kernel_has_openat2() else _walk
+
+
+def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` ("" is the root itself). A link on the way is NotADirectoryError, a link at its end ELOOP."""
+    try:
+        return _open_beneath(root, path or ".", flags, mode)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP and flags & os.O_DIRECTORY:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from exc
+        raise
+
+
+@contextmanager
+def opened(root: int, path: str, flags: int = _FOLDER) -> Iterator[int]:
+    """Open a folder, or with other `flags` a file, for the length of a block."""
+    fd = open_beneath(root, path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def trusted(path: Path) -> Iterator[int]:
+    """Open a folder that the configuration names; links in that path are the operator's own."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def parent_of(root: int, path: str) -> Iterator[tuple[int, str]]:
+    """Open the folder that holds `path`; yields it with the last component."""
+    folder, _, name = path.rpartition("/")
+    with opened(root, folder) as fd:
+        yield fd, name
+
+
+# Looking.
+
+
+def status(root: int, path: str) -> os.stat_result | None:
+    """Look at `path` itself, not through it; None where there is nothing. A file on the way: NotADirectoryError."""
+    if not path:
+        return os.fstat(root)
+    try:
+        with parent_of(root, path) as (folder, name):
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def identity(root: int, path: str) -> Identity | None:
+    """Return the identity of what lies at `path`; None where there is nothing, or no folder to hold it."""
+    try:
+        found = status(root, path)
+    except NotADirectoryError:
+        return None
+    return None if found is None else Identity.of(found)
+
+
+def is_folder(root: int, path: str) -> bool:
+    """Whether a folder (and no link to one) lies at `path`."""
+    try:
+        found = status(root, path)
+    except NotADirectoryError:
+        return False
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def modified_at(found: os.stat_result) -> datetime:
+    """Return the modification time."""
+    return datetime.fromtimestamp(found.st_mtime, UTC)
+
+
+def open_regular(root: int, path: str) -> int:
+    """Open a regular file for reading; FileNotFoundError for anything else.
+
+    Looks before it opens: opening a FIFO or a device can block or have effects.
+    """
+    try:
+        found = status(root, path)
+    except NotADirectoryError:
+        found = None
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    fd = open_beneath(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return fd
+
+
+def read_small(root: int, path: str, limit: int) -> bytes | None:
+    """Read a regular file of at most `limit` bytes; None where there is none or it is larger."""
+    try:
+        fd = open_regular(root, path)
+    except OSError as exc:
+        if exc.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
+            return None
+        raise
+    try:
+        if os.fstat(fd).st_size > limit:
+            return None
+        data = bytearray()
+        while chunk := os.read(fd, CHUNK):
+            data += chunk
+            if len(data) > limit:
+                return None
+        return bytes(data)
+    finally:
+        os.close(fd)
+
+
+def digest(fd: int) -> Digests | None:
+    """Hash a whole file; None if it changed meanwhile. Ends early with `Stopped` (see `threads`)."""
+    before = os.fstat(fd)
+    if 0 <= time.time() - before.st_mtime < _TICK:
+        time.sleep(_TICK)  # from now on a change shows in the modification time
+    sha256, sha1 = hashlib.sha256(), _blob_hash(before.st_size)
+    buffer = memoryview(bytearray(CHUNK))
+    offset = 0
+    while count := os.preadv(fd, [buffer], offset):
+        stop_point()
+        sha256.update(buffer[:count])
+        sha1.update(buffer[:count])
+        offset += count
+    if offset != before.st_size or Identity.of(os.fstat(fd)) != Identity.of(before):
+        return None
+    return Digests(offset, sha256.hexdigest(), sha1.hexdigest())
+
+
+def _blob_hash(size: int) -> "hashlib._Hash":
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+def names(fd: int) -> list[tuple[str, os.stat_result]]:
+    """Return the entries of an open folder with their status, without those that vanish meanwhile."""
+    found = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def walk(root: int, top: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield everything below `top` with its path, a folder before what it holds. What vanishes is passed over."""
+    folders = [top]
+    while folders:
+        stop_point()
+        folder = folders.pop()
+        try:
+            with opened(root, folder) as fd:
+                entries = names(fd)
+        except OSError as exc:
+            if folder != top and exc.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
+                continue
+            raise
+        for name, found in entries:
+            path = f"{folder}/{name}" if folder else name
+            yield path, found
+            if stat.S_ISDIR(found.st_mode):
+                folders.append(path)
+
+
+# Writing.
+
+
+def create(root: int, path: str, modes: Modes) -> int:
+    """Make a new file, open for reading and writing; FileExistsError where anything lies there, a link too."""
+    fd = open_beneath(root, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    modes.apply(fd)
+    return fd
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write until everything is written."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def fdatasync(fd: int) -> None:
+    """Make the bytes of an open file durable."""
+    os.fdatasync(fd)
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut an open file."""
+    os.ftruncate(fd, size)
+
+
+def sync_folder(root: int, path: str) -> None:
+    """Make the names in a folder durable."""
+    with opened(root, path) as fd:
+        os.fsync(fd)
+
+
+def write_file(root: int, path: str, data: bytes, modes: Modes) -> None:
+    """Write a small file durably and atomically, in place of one that lies there."""
+    folder, slash, name = path.rpartition("/")
+    new = f"{folder}{slash}{name}.{uuid.uuid4().hex}"
+    fd = create(root, new, modes)
+    try:
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        rename(root, new, root, path)
+    except OSError:
+        with suppress(OSError):
+            unlink(root, new)
+        raise
+    sync_folder(root, folder)
+
+
+def make_folder(root: int, path: str, modes: Modes) -> None:
+    """Make one folder; FileExistsError where anything lies there."""
+    with parent_of(root, path) as (parent, name):
+        os.mkdir(name, 0o700, dir_fd=parent)
+        with opened(parent, name) as fd:
+            modes.apply(fd)
+
+
+def make_folders(root: int, path: str, modes: Modes) -> None:
+    """Make a folder and those above it, each durable; those that are there are left as they are."""
+    if not path or is_folder(root, path):
+        return
+    above = path.rpartition("/")[0]
+    make_folders(root, above, modes)
+    with suppress(FileExistsError):
+        make_folder(root, path, modes)
+    if not is_folder(root, path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    sync_folder(root, above)
+
+
+def unlink(root: int, path: str) -> None:
+    """Remove a file or a link."""
+    with parent_of(root, path) as (folder, name):
+        os.unlink(name, dir_fd=folder)
+
+
+def remove_folder(root: int, path: str) -> bool:
+    """Remove a folder if it is empty; whether it was."""
+    try:
+        with parent_of(root, path) as (folder, name):
+            os.rmdir(name, dir_fd=folder)
+    except OSError as exc:
+        if exc.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY}:
+            return False
+        raise
+    return True
+
+
+def remove_tree(root: int, path: str) -> None:
+    """Remove whatever lies at `path`; no error if there is nothing.
+
+    Works at any depth with a constant number of descriptors: what lies deeper is first moved up into `path`.
+    """
+    found = status(root, path)
+    if found is None:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        unlink(root, path)
+        return
+    with opened(root, path) as top:
+        while entries := names(top):
+            for name, entry in entries:
+                if stat.S_ISDIR(entry.st_mode):
+                    _flatten(top, name)
+                else:
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=top)
+    remove_folder(root, path)
+
+
+def _flatten(top: int, name: str) -> None:
+    with suppress(FileNotFoundError), opened(top, name) as folder:
+        for inner, found in names(folder):
+            if not stat.S_ISDIR(found.st_mode):
+                with suppress(FileNotFoundError):
+                    os.unlink(inner, dir_fd=folder)
+            elif not remove_folder(folder, inner):
+                with suppress(FileNotFoundError):
+                    os.rename(inner, uuid.uuid4().hex, src_dir_fd=folder, dst_dir_fd=top)
+    remove_folder(top, name)
+
+
+# Renaming. `source` and `target` lie below folders of the same file system.
+
+
+def rename(source_root: int, source: str, target_root: int, target: str) -> None:
+    """Rename, in place of what lies at the target."""
+    with parent_of(source_root, source) as (folder, name), parent_of(target_root, target) as (to, new):
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
+
+
+_NOREPLACE = 1
+_EXCHANGE = 2
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def _renameat2(folder: int, name: str, to: int, new: str, flags: int) -> None:
+    if not hasattr(_libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _libc.renameat2(folder, os.fsencode(name), to, os.fsencode(new), ctypes.c_uint(flags)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name, None, new)
+
+
+def rename_new(source_root: int, source: str, target_root: int, target: str) -> None:
+    """Rename to a name that is free; FileExistsError where anything lies there.
+
+    Where the file system has no RENAME_NOREPLACE (NFS, some FUSE), a file is linked and unlinked, and a folder
+    renamed over an empty one made for it.
+    """
+    with parent_of(source_root, source) as (folder, name), parent_of(target_root, target) as (to, new):
+        try:
+            _renameat2(folder, name, to, new, _NOREPLACE)
+        except OSError as exc:
+            if exc.errno not in _UNSUPPORTED:
+                raise
+        else:
+            return
+        if is_folder(folder, name):
+            os.mkdir(new, 0o700, dir_fd=to)
+            os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
+        else:
+            os.link(name, new, src_dir_fd=folder, dst_dir_fd=to, follow_symlinks=False)
+            os.unlink(name, dir_fd=folder)
+
+
+def exchange(source_root: int, source: str, target_root: int, target: str) -> None:
+    """Swap two files. Afterwards `source` names what lay at `target`.
+
+    Where the file system has no RENAME_EXCHANGE, the file at the target is first linked beside the source, under a
+    name that no file of an import has. After a crash in between `settle_exchange` tidies up.
+    """
+    with parent_of(source_root, source) as (folder, name), parent_of(target_root, target) as (to, new):
+        try:
+            _renameat2(folder, name, to, new, _EXCHANGE)
+        except OSError as exc:
+            if exc.errno not in _UNSUPPORTED:
+                raise
+        else:
+            return
+        os.link(new, STAGING_FOLDER, src_dir_fd=to, dst_dir_fd=folder, follow_symlinks=False)
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
+        os.rename(STAGING_FOLDER, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def settle_exchange(source_root: int, source: str) -> None:
+    """Bring an `exchange` that a crash interrupted to its end, or undo its beginning."""
+    with parent_of(source_root, source) as (folder, name):
+        if status(folder, STAGING_FOLDER) is None:
+            return
+        if status(folder, name) is None:
+            os.rename(STAGING_FOLDER, name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            os.unlink(STAGING_FOLDER, dir_fd=folder)
