@@ -45,6 +45,7 @@ async def _run(options: StackOptions, import_model: str | None) -> int:
         try:
             if await _unless(stopping, stack.start()):
                 screen.rest()
+                screen.line("Stowage is ready.")
                 _print_where(stack)
                 if import_model is not None:
                     status = await _import(stack, import_model, stopping)
@@ -137,7 +138,6 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> b
 def _print_where(stack: Stack) -> None:
     print_facts(
         [
-            ("Stowage is ready", ""),
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),
             ("Data", stack.dir.path),

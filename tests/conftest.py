@@ -1,14 +1,26 @@
-"""What tests of several packages share: one PostgreSQL server a session, a database of its own a test."""
+"""What tests of several packages share: one PostgreSQL server a session, a database of its own a test, and
+embedded stacks as real processes.
+"""
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Iterator
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
+from stowage.data_dir import YOURS, DataDir
 from stowage.embedded_postgres import EmbeddedPostgres
 
 
@@ -87,3 +99,170 @@ def proxy_database_url(postgres_server: PostgresServer) -> Iterator[str]:
     name = postgres_server.fresh_name("proxy")
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
+
+
+class RunningStack:
+    """`stowage up` as a process on a port of its own, ready; its directory outlives it."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        hf_endpoint: str | None = None,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        proxy_settings: str = "",
+        manager_settings: str = "",
+    ) -> None:
+        """Start it and wait until imports can be ordered.
+
+        hf_endpoint: the registry; None starts the sample hub. proxy_settings, manager_settings: further TOML tables,
+        such as `[transfer]`, for a first start.
+        """
+        self.dir = DataDir(data_dir)
+        self.output = data_dir.with_name(f"{data_dir.name}.out")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        for path, settings in (
+            (self.dir.proxy_config, proxy_settings),
+            (self.dir.manager_config, manager_settings),
+        ):
+            if settings:
+                path.write_text(f"{YOURS}\n{settings}\n")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("STOWAGE_", "HF_"))}
+        registry = {"HF_ENDPOINT": hf_endpoint} if hf_endpoint else {}
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "stowage", "up", "--data-dir", str(data_dir)),
+                    *("--listen", "127.0.0.1:0", *arguments, *([] if hf_endpoint else ["--sample-hub"])),
+                ],
+                env=kept | {"STOWAGE_FSYNC": "off"} | registry | dict(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._client = httpx.Client(trust_env=False, timeout=30)
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `stack.json` says now."""
+        state = json.loads(self.dir.state.read_text())
+        assert isinstance(state, dict)
+        return state
+
+    @property
+    def url(self) -> str:
+        return str(self.state["url"])
+
+    @property
+    def token(self) -> str:
+        return self.dir.admin_token.read_text().strip()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by part: hub (sample hub only), postgres, proxy, worker, manager; and the supervisor."""
+        return {"supervisor": self.process.pid, **self.state["processes"]}
+
+    @property
+    def volume(self) -> Path:
+        """Where the folders of `local:volume1` lie."""
+        return self.dir.volume
+
+    def log(self, part: str) -> str:
+        return (self.dir.logs / f"{part}.log").read_text()
+
+    def post(
+        self, query: str, variables: Mapping[str, Any] | None = None, *, token: str | None = None
+    ) -> dict[str, Any]:
+        """Send a GraphQL request as the administrator, or with another token; return the whole answer."""
+        answer = self._client.post(
+            f"{self.url}/graphql",
+            json={"query": query, "variables": dict(variables or {})},
+            headers={"Authorization": f"Bearer {token or self.token}"},
+        )
+        body = answer.json()
+        assert isinstance(body, dict)
+        return body
+
+    def graphql(
+        self, query: str, variables: Mapping[str, Any] | None = None, *, token: str | None = None
+    ) -> dict[str, Any]:
+        """Send a GraphQL request that is expected to succeed; return its data."""
+        body = self.post(query, variables, token=token)
+        assert not body.get("errors"), body["errors"]
+        data = body["data"]
+        assert isinstance(data, dict)
+        return data
+
+    def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a part a signal, kill -9 unless told otherwise; return the process id that it had."""
+        pid = self.pids[part]
+        os.kill(pid, number)
+        return pid
+
+    def kill_all(self) -> None:
+        """Kill -9 every process at once."""
+        for pid in self.pids.values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def is_ready(self) -> bool:
+        try:
+            return self._client.get(f"{self.url}/readyz").status_code == httpx.codes.OK
+        except (httpx.HTTPError, OSError, ValueError):
+            return False
+
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Wait until this process (not a predecessor) supervises a stack that is ready."""
+        deadline = time.monotonic() + timeout
+        while not (self._is_ours() and self.is_ready()):
+            told = self.output.read_text()
+            assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{told}"
+            assert time.monotonic() < deadline, f"not ready in time:\n{told}"
+            time.sleep(0.05)
+
+    def _is_ours(self) -> bool:
+        try:
+            return bool(self.state["pid"] == self.process.pid)
+        except (OSError, ValueError):
+            return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Stop it as a person would, if it runs; return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(45)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise
+        self._client.close()
+        return self.process.wait()
+
+
+@pytest.fixture
+def start_stack() -> Iterator[Callable[..., RunningStack]]:
+    """Start stacks (see `RunningStack`) that end with the test: `start_stack(tmp_path / "data", hf_endpoint=…)`."""
+    stacks: list[RunningStack] = []
+
+    def start(data_dir: Path, **details: Any) -> RunningStack:
+        stacks.append(RunningStack(data_dir, **details))
+        return stacks[-1]
+
+    yield start
+    for stack in stacks:
+        stack.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The session's stack, with the sample hub. Kill nothing of it: use `start_stack` for that."""
+    stack = RunningStack(tmp_path_factory.mktemp("stack") / "data")
+    yield stack
+    stack.stop()
