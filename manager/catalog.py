@@ -1,0 +1,280 @@
+"""The catalog: what a registry offers, as it was when somebody scanned it."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import or_, select
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import contains_eager, joinedload
+
+from manager.access import require_admin
+from manager.audit import audit
+from manager.auth import Caller
+from manager.db import Database, any_of, storable
+from manager.models import (
+    Artifact,
+    ArtifactRegistry,
+    ArtifactRegistryType,
+    ArtifactRevision,
+    ArtifactStatus,
+    ArtifactType,
+    utc_now,
+)
+from manager.settings import Settings
+from proxy_client import wire
+from proxy_client.client import StorageProxyClient
+from proxy_client.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    SourceInvalid,
+    SourceNotFound,
+    UnsupportedRegistry,
+)
+
+MOST_MODELS = 100
+
+_MODELS_AT_ONCE = 8
+_LONGEST_VERSION = 255
+# PostgreSQL takes 65,535 parameters in a statement, asyncpg 32,767.
+_ROWS_A_STATEMENT = 1000
+_EXTRA = {"downloads", "likes", "last_modified", "tags"}
+
+
+class Catalog:
+    """Scans registries through the storage proxy that the settings name; only administrators may.
+
+    A scan writes all that it found or nothing, and may be repeated: what was imported stays as it is.
+    """
+
+    def __init__(
+        self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._proxies = proxies
+
+    async def scan_artifacts(
+        self,
+        caller: Caller,
+        *,
+        registry_id: UUID | None,
+        limit: int,
+        artifact_type: ArtifactType | None,
+        search: str | None,
+    ) -> list[Artifact]:
+        """Search a registry, the default one where `registry_id` is None, and keep what it finds.
+
+        Returns at most `limit` artifacts, in the registry's order, with their registry loaded. A model that
+        the registry lists but does not show is left out. Raises a `SourceError` where the registry fails.
+        """
+        await require_admin(caller)
+        if not 1 <= limit <= MOST_MODELS:
+            raise BadRequest(f"limit is {limit}; choose 1 to {MOST_MODELS}", field="input.limit")
+        registry, client = await self._registry(registry_id)
+        if artifact_type not in {None, ArtifactType.MODEL}:
+            raise UnsupportedRegistry(
+                f"the registry {registry.name} offers models only; leave out the type",
+                field="input.artifactType",
+            )
+        hits = await client.search_models(registry.name, search=search or None, limit=limit)
+        gate = asyncio.Semaphore(_MODELS_AT_ONCE)
+
+        async def look(model_id: str) -> wire.RegistryModel | None:
+            async with gate:
+                try:
+                    return await client.get_model(registry.name, model_id)
+                except SourceNotFound:
+                    return None
+
+        found = await _all_of(look(hit.model_id) for hit in hits[:limit])
+        models = [model for model in found if model is not None]
+        async with self._database.begin() as session:
+            ids = await _keep(session, registry, models)
+            audit(
+                session, caller, "artifact.scan", registry.name, {"search": search, "artifacts": len(models)}
+            )
+            artifacts = await session.scalars(
+                select(Artifact)
+                .options(joinedload(Artifact.origin))
+                .where(Artifact.id == any_of(ids.values()))
+                .execution_options(populate_existing=True)
+            )
+            by_id = {artifact.id: artifact for artifact in artifacts}
+        return [by_id[artifact_id] for artifact_id in dict.fromkeys(ids[model.model_id] for model in models)]
+
+    async def scan_models(
+        self, caller: Caller, targets: list[tuple[str, str | None]], registry_id: UUID | None
+    ) -> list[ArtifactRevision]:
+        """Look models up by name, each with one revision or (None) with all its branches and tags.
+
+        Returns the revisions in the order of the targets, each once, with artifact and registry loaded.
+        Raises a `SourceError` where the registry fails or has no such model or revision.
+        """
+        await require_admin(caller)
+        _check_targets(targets)
+        registry, client = await self._registry(registry_id)
+        gate = asyncio.Semaphore(_MODELS_AT_ONCE)
+
+        async def look(index: int, model_id: str, revision: str | None) -> wire.RegistryModel:
+            async with gate:
+                try:
+                    return await client.get_model(registry.name, model_id, revision)
+                except SourceNotFound as exc:
+                    raise SourceNotFound(exc.message, field=f"input.models[{index}]") from exc
+
+        models = await _all_of(
+            look(index, model_id, revision) for index, (model_id, revision) in enumerate(targets)
+        )
+        async with self._database.begin() as session:
+            ids = await _keep(session, registry, models)
+            names = [model_id for model_id, _ in targets]
+            audit(session, caller, "artifact.scan", registry.name, {"models": names})
+            rows = await session.scalars(
+                select(ArtifactRevision)
+                .join(ArtifactRevision.artifact)
+                .join(Artifact.origin)
+                .options(contains_eager(ArtifactRevision.artifact).contains_eager(Artifact.origin))
+                .where(
+                    Artifact.id == any_of(ids.values()),
+                    ArtifactRevision.version.in_(
+                        {found.name for model in models for found in model.revisions}
+                    ),
+                )
+                .execution_options(populate_existing=True)
+            )
+            by_name = {(row.artifact_id, row.version): row for row in rows}
+        asked = dict.fromkeys(
+            (ids[model.model_id], found.name) for model in models for found in model.revisions
+        )
+        return [by_name[key] for key in asked]
+
+    async def _registry(self, registry_id: UUID | None) -> tuple[ArtifactRegistry, StorageProxyClient]:
+        if (configured := self._settings.artifact_registry) is None:
+            raise Conflict(
+                "scanning is not configured; ask the operator for the section [artifact-registry] "
+                "of the manager's configuration"
+            )
+        wanted = (
+            ArtifactRegistry.name == configured.default
+            if registry_id is None
+            else ArtifactRegistry.id == registry_id
+        )
+        async with self._database.read() as session:
+            registry = await session.scalar(select(ArtifactRegistry).where(wanted))
+        if registry is None:
+            raise NotFound("there is no such artifact registry", field="input.registryId")
+        if registry.type is not ArtifactRegistryType.HUGGINGFACE:
+            raise UnsupportedRegistry(
+                f"a registry of type {registry.type} cannot be scanned; name another one",
+                field="input.registryId",
+            )
+        return registry, self._proxies[configured.proxy]
+
+
+def _check_targets(targets: Sequence[tuple[str, str | None]]) -> None:
+    if not 1 <= len(targets) <= MOST_MODELS:
+        raise BadRequest(
+            f"these are {len(targets)} models; name 1 to {MOST_MODELS} in one request", field="input.models"
+        )
+    for index, (model_id, revision) in enumerate(targets):
+        if re.fullmatch(wire.MODEL_ID_PATTERN, model_id) is None:
+            raise BadRequest(
+                "this is not a model's name; write ORG/NAME", field=f"input.models[{index}].modelId"
+            )
+        if revision is not None and not _is_version(revision):
+            raise BadRequest(
+                "this is not a revision; name a branch, tag or commit, or leave it out for all of them",
+                field=f"input.models[{index}].revision",
+            )
+
+
+def _is_version(text: str) -> bool:
+    return 1 <= len(text) <= _LONGEST_VERSION and text.isprintable()
+
+
+async def _all_of(looks: Iterable[Any]) -> list[Any]:
+    """Await all; the first error ends the others and is raised alone."""
+    tasks = [asyncio.ensure_future(look) for look in looks]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep(
+    session: AsyncSession, registry: ArtifactRegistry, models: Sequence[wire.RegistryModel]
+) -> dict[str, UUID]:
+    """Write models and their revisions; returns the artifacts' ids by name.
+
+    A revision that is known keeps its status and its stored commit; digest, size and readme move.
+    """
+    if not models:
+        return {}
+    now = utc_now()
+    # In the order of names, so that two scans never wait for each other.
+    artifacts = insert(Artifact).values(
+        [
+            {
+                "id": uuid4(),
+                "registry_id": registry.id,
+                "name": name,
+                "type": ArtifactType.MODEL,
+                "description": storable(model.description),
+                "extra": storable(model.model_dump(mode="json", include=_EXTRA)),
+                "scanned_at": now,
+                "updated_at": now,
+            }
+            for name, model in sorted({model.model_id: model for model in models}.items())
+        ]
+    )
+    kept = await session.execute(
+        artifacts.on_conflict_do_update(
+            index_elements=[Artifact.registry_id, Artifact.name],
+            set_={
+                "description": artifacts.excluded.description,
+                "extra": artifacts.excluded.extra,
+                "scanned_at": now,
+                "updated_at": now,
+            },
+        ).returning(Artifact.name, Artifact.id)
+    )
+    ids: dict[str, UUID] = dict(kept.tuples().all())
+    found = {(ids[model.model_id], one.name): one for model in models for one in model.revisions}
+    for one in found.values():
+        if not _is_version(one.name) or re.fullmatch(wire.COMMIT_PATTERN, one.commit) is None:
+            raise SourceInvalid(f"the registry {registry.name} names a revision or commit that is none")
+    rows = [
+        {
+            "id": uuid4(),
+            "artifact_id": artifact_id,
+            "version": version,
+            "status": ArtifactStatus.SCANNED,
+            "digest": one.commit,
+            "size": one.size,
+            "readme": storable(one.readme),
+            "created_at": now,
+            "updated_at": now,
+        }
+        for (artifact_id, version), one in sorted(found.items(), key=lambda item: item[0])
+    ]
+    for start in range(0, len(rows), _ROWS_A_STATEMENT):
+        await session.execute(_revisions(rows[start : start + _ROWS_A_STATEMENT]))
+    return ids
+
+
+def _revisions(rows: list[dict[str, Any]]) -> Insert:
+    revisions = insert(ArtifactRevision).values(rows)
+    moving = {name: revisions.excluded[name] for name in ("digest", "size", "readme")}
+    known = ArtifactRevision.__table__.c
+    return revisions.on_conflict_do_update(
+        index_elements=[ArtifactRevision.artifact_id, ArtifactRevision.version],
+        set_=moving | {"updated_at": revisions.excluded.updated_at},
+        where=or_(*(known[name].is_distinct_from(new) for name, new in moving.items())),
+    )

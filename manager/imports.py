@@ -1,0 +1,431 @@
+"""The use case: import revisions into a vfolder or into the artifact storage."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import contains_eager, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
+
+from manager.access import (
+    WritableVFolder,
+    may_import_to_artifact_storage,
+    visible_tasks,
+    writable_vfolder,
+)
+from manager.audit import audit
+from manager.auth import Caller
+from manager.db import Database, any_of
+from manager.import_options import IDS_FIELD, ImportOptions, check_request, check_source
+from manager.models import (
+    Artifact,
+    ArtifactRevision,
+    ArtifactStatus,
+    ImportTask,
+    ImportTaskStatus,
+    VFolder,
+    utc_now,
+)
+from manager.settings import Settings
+from manager.tasks import lock_tasks, open_tasks, status_before
+from proxy_client import wire
+from proxy_client.client import StorageProxyClient
+from proxy_client.errors import (
+    Conflict,
+    Internal,
+    NotFound,
+    StowageError,
+    Unauthenticated,
+    Unavailable,
+)
+
+__all__ = ["ArtifactRevisionService", "ImportOptions", "ImportedRevision", "cancel_at_proxy", "place_orders"]
+
+log = structlog.get_logger()
+
+_ORDERS_AT_ONCE = 16
+# Seconds that a request waits for its orders; the reconciler places what is left.
+_ORDER_DEADLINE = 5.0
+_CANCEL_DEADLINE = 5.0
+
+
+@dataclass(frozen=True)
+class ImportedRevision:
+    """A revision of the request and its task, or None where nothing had to be done."""
+
+    revision: ArtifactRevision
+    task: ImportTask | None
+
+
+@dataclass(frozen=True)
+class _Destination:
+    """Where an import goes: a vfolder that the caller may write to, or a named artifact storage."""
+
+    proxy: str
+    place: str
+    mappings: wire.StorageStepMappings
+    vfolder: WritableVFolder | None = None
+    storage_name: str | None = None
+
+    def key(self, path: str) -> str:
+        """Return what makes two open imports of one revision the same import."""
+        return f"{self.place}/{path}" if self.vfolder else self.place
+
+
+class ArtifactRevisionService:
+    """Imports revisions and cancels imports."""
+
+    def __init__(
+        self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._proxies = proxies
+
+    async def import_revisions(
+        self, caller: Caller, revision_ids: list[UUID], vfolder_id: UUID | None, options: ImportOptions
+    ) -> list[ImportedRevision]:
+        """Make an import task for each revision and order it at the destination's proxy.
+
+        One transaction and a constant number of statements for 1 or 500 revisions; a request that is refused
+        changes nothing. An open import of the same revision to the same destination is answered instead of a
+        new one. The orders follow the commit: one that the proxy refuses is that task's failure, and one
+        without an answer within seconds is left PENDING to the reconciler.
+
+        Returns the revisions in the order of the request, with artifact and registry loaded; the tasks have
+        their revision, vfolder and requester loaded.
+
+        Raises `BadRequest`, `NotFound`, `Forbidden`, `Conflict` or `UnsupportedRegistry`, naming the field.
+        """
+        check_request(revision_ids, vfolder_id, options)
+        async with self._database.begin() as session:
+            destination = await self._destination(session, caller, vfolder_id)
+            revisions = await _load_revisions(session, revision_ids, lock=vfolder_id is None)
+            wanted = [
+                _new_task(caller, revision, destination, options)
+                for revision in revisions
+                if options.force or destination.vfolder or not _is_stored(revision)
+            ]
+            tasks, new = await open_tasks(session, wanted, options.on_conflict)
+            if new:
+                if destination.vfolder is None:
+                    await session.execute(
+                        update(ArtifactRevision)
+                        .where(ArtifactRevision.id == any_of(task.artifact_revision_id for task in new))
+                        .values(status=ArtifactStatus.PULLING, updated_at=utc_now())
+                    )
+                audit(session, caller, "artifact.import", destination.place, _summary(new, options))
+        for task in new:
+            log.info("import accepted", task_id=str(task.id), request_id=caller.request_id, proxy=task.proxy)
+        try:
+            if new:
+                orders = [wire.ImportOrder.model_validate(task.order) for task in new]
+                await place_orders(self._database, self._proxies[destination.proxy], orders)
+            await self._refresh(revisions, tasks)
+        except Unavailable as exc:
+            # The tasks are durable: their ids are worth more than their newest state.
+            log.warning("tasks not refreshed", request_id=caller.request_id, reason=exc.message)
+        return [ImportedRevision(revision, tasks.get(revision.id)) for revision in revisions]
+
+    async def cancel_task(self, caller: Caller, task_id: UUID) -> ImportTask:
+        """Cancel an import; one that is finished is answered as it is.
+
+        A task that its proxy does not know yet is CANCELLED at once. Else the proxy is asked; the outcome comes
+        as an event, and the reconciler asks again where there was no answer. Raises `NotFound` for a task that
+        is not there or that the caller may not see.
+        """
+        async with self._database.begin() as session:
+            seen = visible_tasks(caller).with_only_columns(ImportTask.id).where(ImportTask.id == task_id)
+            if await session.scalar(seen) is None:
+                raise NotFound(
+                    "there is no such import task; see the query importTasks", field="input.taskId"
+                )
+            locked = await lock_tasks(session, [task_id])
+            task = locked[task_id]
+            was_open = task.finished_at is None
+            if was_open and task.cancel_requested_at is None:
+                task.cancel_requested_at = utc_now()
+                audit(session, caller, "import.cancel", str(task_id))
+            if was_open and task.ordered_at is None:
+                await locked.finish(task_id, ImportTaskStatus.CANCELLED)
+        if was_open:
+            # Also for a task without an answered order: that order may be on its way.
+            await cancel_at_proxy(self._proxies.get(task.proxy), task_id)
+        return await self._task(task_id)
+
+    async def cancel_revision_import(self, caller: Caller, revision_id: UUID) -> ArtifactRevision:
+        """Cancel the revision's import into the artifact storage; those into vfolders go on.
+
+        Raises `NotFound` for an unknown revision, and `Conflict` where no such import runs, or none that the
+        caller may see.
+        """
+        async with self._database.read() as session:
+            await _load_revisions(session, [revision_id], field="input.artifactRevisionId")
+            task_id = await session.scalar(
+                visible_tasks(caller)
+                .with_only_columns(ImportTask.id)
+                .where(
+                    ImportTask.artifact_revision_id == revision_id,
+                    ImportTask.storage_name.is_not(None),
+                    ImportTask.finished_at.is_(None),
+                )
+                .order_by(ImportTask.created_at)
+            )
+        if task_id is None:
+            raise Conflict(
+                "no import of this revision into the artifact storage is running; "
+                "cancel an import into a folder with cancelImportTask",
+                field="input.artifactRevisionId",
+            )
+        return (await self.cancel_task(caller, task_id)).artifact_revision
+
+    async def _destination(
+        self, session: AsyncSession, caller: Caller, vfolder_id: UUID | None
+    ) -> _Destination:
+        if vfolder_id is not None:
+            folder = await writable_vfolder(session, caller, vfolder_id)
+            target = wire.StorageTargetVFolder(
+                volume_name=folder.volume, vfolder_id=wire.VFolderID.parse(folder.vfolder.vfid)
+            )
+            destination = _Destination(
+                proxy=folder.proxy,
+                place=f"{folder.vfolder.host}/{folder.vfolder.id.hex}",
+                mappings=wire.StorageStepMappings(download=target, verify=target, archive=target),
+                vfolder=folder,
+            )
+        else:
+            await may_import_to_artifact_storage(session, caller)
+            if (reservoir := self._settings.reservoir) is None:
+                raise Conflict(
+                    "no artifact storage is configured; name a folder in input.vfolderId, "
+                    "or ask the operator for the section [reservoir] of the manager's configuration",
+                    field="input.vfolderId",
+                )
+            destination = _Destination(
+                proxy=reservoir.proxy,
+                place=f"{reservoir.proxy}:{reservoir.archive}",
+                mappings=wire.StorageStepMappings(
+                    download=wire.StorageTargetName(storage_name=reservoir.download),
+                    verify=wire.StorageTargetName(storage_name=reservoir.verify),
+                    archive=wire.StorageTargetName(storage_name=reservoir.archive),
+                ),
+                storage_name=reservoir.archive,
+            )
+        if destination.proxy not in self._proxies:
+            raise Conflict(
+                f"the storage proxy {destination.proxy} of this destination is not in the manager's configuration; "
+                "ask the operator to add it",
+                field="input.vfolderId",
+            )
+        return destination
+
+    async def _refresh(self, revisions: Sequence[ArtifactRevision], tasks: dict[UUID, ImportTask]) -> None:
+        """Replace the tasks, by revision id, with their present rows, and show the revisions' present status."""
+        if not tasks:
+            return
+        by_id = {revision.id: revision for revision in revisions}
+        async with self._database.read() as session:
+            found = await session.execute(
+                select(ImportTask, ArtifactRevision.status)
+                .join(ArtifactRevision)
+                .options(joinedload(ImportTask.requested_by), _WITH_VFOLDER)
+                .where(ImportTask.id == any_of(task.id for task in tasks.values()))
+            )
+            for task, status in found:
+                revision = by_id[task.artifact_revision_id]
+                set_committed_value(revision, "status", status)
+                set_committed_value(task, "artifact_revision", revision)
+                tasks[revision.id] = task
+
+    async def _task(self, task_id: UUID) -> ImportTask:
+        async with self._database.read() as session:
+            found = await session.scalars(
+                select(ImportTask)
+                .options(joinedload(ImportTask.requested_by), _WITH_VFOLDER, _WITH_ARTIFACT)
+                .where(ImportTask.id == task_id)
+            )
+            return found.one()
+
+
+_WITH_VFOLDER = joinedload(ImportTask.vfolder).joinedload(VFolder.project)
+_WITH_ARTIFACT = (
+    joinedload(ImportTask.artifact_revision).joinedload(ArtifactRevision.artifact).joinedload(Artifact.origin)
+)
+
+
+# At the proxy.
+
+
+async def place_orders(
+    database: Database, client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
+) -> bool:
+    """Order imports at one proxy and record its answers; returns whether it answered all of them.
+
+    Ends within seconds. What got no answer stays as it is and may be ordered again; a definite refusal ends
+    that task FAILED. An import that was cancelled here meanwhile is cancelled at the proxy too.
+    """
+    accepted, refused = await _ask(client, orders)
+    cancelled: set[UUID] = set()
+    async with database.begin() as session:
+        if accepted:
+            cancelled = set(accepted) - await _record_accepted(session, accepted)
+        if refused:
+            locked = await lock_tasks(session, refused)
+            for task_id, fault in refused.items():
+                log.warning("order refused", proxy=client.name, task_id=str(task_id), code=fault.code)
+                await locked.finish(task_id, ImportTaskStatus.FAILED, fault)
+    for task_id in cancelled:
+        await cancel_at_proxy(client, task_id)
+    return len(accepted) + len(refused) == len(orders)
+
+
+async def _ask(
+    client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
+) -> tuple[list[UUID], dict[UUID, wire.ImportFault]]:
+    accepted: list[UUID] = []
+    refused: dict[UUID, wire.ImportFault] = {}
+    gate = asyncio.Semaphore(_ORDERS_AT_ONCE)
+    down = False
+
+    async def ask(order: wire.ImportOrder) -> None:
+        nonlocal down
+        async with gate:
+            if down:
+                return
+            try:
+                await client.start_import(order)
+            except (Unavailable, Unauthenticated, Internal) as exc:
+                # A proxy that is down, has another secret or is broken says nothing about the import itself.
+                down = not isinstance(exc, Internal)
+                task_id = str(order.task_id)
+                log.warning("order not answered", proxy=client.name, task_id=task_id, reason=exc.message)
+            except StowageError as exc:
+                refused[order.task_id] = wire.ImportFault(code=exc.code, message=exc.message)
+            else:
+                accepted.append(order.task_id)
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ORDER_DEADLINE), asyncio.TaskGroup() as group:
+            for order in orders:
+                group.create_task(ask(order))
+    return accepted, refused
+
+
+async def cancel_at_proxy(client: StorageProxyClient | None, task_id: UUID) -> bool:
+    """Ask a proxy for a cancel, for some seconds; returns False where it does not know the import.
+
+    No answer counts as one that may still come: the reconciler asks again.
+    """
+    if client is None:
+        return True
+    try:
+        async with asyncio.timeout(_CANCEL_DEADLINE):
+            await client.cancel_import(task_id)
+    except NotFound:
+        return False
+    except (StowageError, TimeoutError) as exc:
+        log.warning("cancel not answered", proxy=client.name, task_id=str(task_id), reason=str(exc))
+    return True
+
+
+async def _record_accepted(session: AsyncSession, task_ids: Sequence[UUID]) -> set[UUID]:
+    now = utc_now()
+    in_order = (
+        select(ImportTask.id)
+        .where(ImportTask.id == any_of(task_ids), ImportTask.finished_at.is_(None))
+        .order_by(ImportTask.id)
+        .with_for_update(key_share=True)
+        .cte("in_order")
+    )
+    recorded = await session.scalars(
+        update(ImportTask)
+        .where(ImportTask.id == in_order.c.id)
+        .values(ordered_at=now, updated_at=now)
+        .returning(ImportTask.id)
+        .execution_options(synchronize_session=False)
+    )
+    return set(recorded)
+
+
+async def _load_revisions(
+    session: AsyncSession, revision_ids: Sequence[UUID], *, lock: bool = False, field: str | None = None
+) -> list[ArtifactRevision]:
+    """Return the revisions in the order asked for, with artifact and registry; refuses what cannot be imported."""
+    wanted = (
+        select(ArtifactRevision)
+        .join(ArtifactRevision.artifact)
+        .join(Artifact.origin)
+        .options(contains_eager(ArtifactRevision.artifact).contains_eager(Artifact.origin))
+        .where(ArtifactRevision.id == any_of(revision_ids))
+        .order_by(ArtifactRevision.id)
+    )
+    if lock:
+        wanted = wanted.with_for_update(of=ArtifactRevision, key_share=True)
+    found = {revision.id: revision for revision in await session.scalars(wanted)}
+    revisions = []
+    for index, revision_id in enumerate(revision_ids):
+        where = field or f"{IDS_FIELD}[{index}]"
+        if (revision := found.get(revision_id)) is None:
+            raise NotFound("there is no such artifact revision; see the query artifactRevisions", field=where)
+        if field is None:
+            check_source(revision.artifact, revision.artifact.origin, where)
+        revisions.append(revision)
+    return revisions
+
+
+def _is_stored(revision: ArtifactRevision) -> bool:
+    return (
+        revision.status is ArtifactStatus.AVAILABLE
+        and revision.digest is not None
+        and revision.stored_commit == revision.digest
+    )
+
+
+def _new_task(
+    caller: Caller, revision: ArtifactRevision, destination: _Destination, options: ImportOptions
+) -> ImportTask:
+    artifact = revision.artifact
+    path = options.path or f"{artifact.name}/{revision.version.replace('/', '%2F')}"
+    order = wire.ImportOrder(
+        task_id=uuid4(),
+        request_id=caller.request_id,
+        requested_by=caller.user_id,
+        registry_name=artifact.origin.name,
+        model=wire.ModelRef(model_id=artifact.name, revision=revision.version, commit=revision.digest),
+        storage_step_mappings=destination.mappings,
+        path=path,
+        expected_size=revision.size,
+        force=options.force,
+        on_conflict=wire.OnConflict[options.on_conflict.name],
+    )
+    return ImportTask(
+        id=order.task_id,
+        request_id=order.request_id,
+        requested_by_id=caller.user_id,
+        artifact_revision_id=revision.id,
+        proxy=destination.proxy,
+        vfolder_id=destination.vfolder.vfolder.id if destination.vfolder else None,
+        storage_name=destination.storage_name,
+        path=path,
+        destination=destination.key(path),
+        force=options.force,
+        on_conflict=options.on_conflict,
+        order=order.model_dump(mode="json"),
+        expected_size=revision.size,
+        status_before=None if destination.vfolder else status_before(revision),
+        status=ImportTaskStatus.PENDING,
+    )
+
+
+def _summary(tasks: Sequence[ImportTask], options: ImportOptions) -> dict[str, Any]:
+    return {
+        "tasks": {str(task.id): str(task.artifact_revision_id) for task in tasks},
+        "force": options.force,
+        "on_conflict": options.on_conflict,
+    }
