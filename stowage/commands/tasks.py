@@ -1,0 +1,159 @@
+"""`stowage task`: the imports that were ordered."""
+
+import enum
+import time
+from typing import Annotated
+
+import typer
+
+from proxy_client.errors import Unavailable
+from stowage.client import connect
+from stowage.commands import epilog, help_without_command
+from stowage.commands.following import FAILED, SUCCEEDED, destination_name, follow, print_task
+from stowage.commands.imports import Json
+from stowage.commands.output import human_size, local_time, note, print_json, print_table
+from stowage.commands.waiting import TERMINAL, fraction, model_name, stage_name
+
+app = typer.Typer(rich_markup_mode=None)
+task = typer.Typer(
+    name="task",
+    invoke_without_command=True,
+    callback=help_without_command,
+    help="List, watch and cancel imports.",
+)
+app.add_typer(task)
+
+# A cancel stops the traffic within a second; a manager or proxy that is just down takes longer.
+CANCEL_PATIENCE = 10.0
+
+TaskId = Annotated[
+    str,
+    typer.Argument(metavar="ID", show_default=False, help="The task's id, as `stowage import` prints it."),
+]
+
+
+class State(enum.StrEnum):
+    """The states of an import, as people type them."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    NEEDS_APPROVAL = "needs_approval"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@task.command(
+    "list",
+    epilog=epilog(
+        ("stowage task list", "the newest 20"),
+        ("stowage task list --status running --status pending", "what is going on"),
+        ("stowage task list --folder models --limit 5 --json", ""),
+    ),
+)
+def list_(
+    *,
+    status: Annotated[
+        list[State] | None, typer.Option(help="Only imports in this state; may be repeated.")
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Only imports into this folder (name or id).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List the imports that you can see, the newest first."""
+    with connect() as client:
+        vfolder_id = None if folder is None else client.vfolder(folder)["id"]
+        states = [state.upper() for state in status or []]
+        tasks, count = client.import_tasks(status=states, vfolder_id=vfolder_id, limit=limit)
+    if as_json:
+        print_json(tasks)
+        return
+    print_table(
+        ["ID", "MODEL", "INTO", "STATE", "DONE", "SIZE", "ORDERED"],
+        [
+            [
+                found["id"],
+                model_name(found),
+                destination_name(found),
+                stage_name(found),
+                "-" if (done := fraction(found)) is None else f"{done:.0%}",
+                human_size(found["bytesTotal"]),
+                local_time(found["createdAt"]),
+            ]
+            for found in tasks
+        ],
+        right=["DONE", "SIZE"],
+    )
+    if len(tasks) < count:
+        note(f"{len(tasks)} of {count}; --limit shows more")
+
+
+@task.command(
+    epilog=epilog(
+        ("stowage task show 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11", ""),
+        ("stowage task show 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11 --json", ""),
+    )
+)
+def show(task_id: TaskId, *, as_json: Json = False) -> None:
+    """Show everything about one import."""
+    with connect() as client:
+        found = client.import_task(task_id)
+    if as_json:
+        print_json(found)
+    else:
+        print_task(found)
+
+
+@task.command(
+    epilog=epilog(
+        ("stowage task watch 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11", ""),
+        notes="""
+        Ctrl-C leaves the import running. Exit status: 0 the import succeeded, 1 it failed or was cancelled.
+        """,
+    )
+)
+def watch(task_id: TaskId, *, as_json: Json = False) -> int:
+    """Wait until an import ends, and show how it goes."""
+    with connect() as client:
+        return follow(client, client.import_task(task_id), as_json=as_json)
+
+
+@task.command(
+    epilog=epilog(
+        ("stowage task cancel 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11", ""),
+        notes="""
+        Nothing of a cancelled import is left in the destination. Exit status: 0 it is cancelled (asked for, with
+        --no-wait), 1 it had ended otherwise before.
+        """,
+    )
+)
+def cancel(
+    task_id: TaskId,
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until it has stopped, or only ask for it.")
+    ] = True,
+    as_json: Json = False,
+) -> int:
+    """Stop an import; the destination stays as it was."""
+    with connect() as client:
+        found = client.cancel(task_id)
+        until = time.monotonic() + CANCEL_PATIENCE
+        while wait and found["status"] not in TERMINAL:
+            if time.monotonic() > until:
+                raise Unavailable(
+                    "the cancel is ordered, but the import has not stopped yet; look again with `stowage task show`"
+                )
+            time.sleep(0.2)
+            found = client.import_task(task_id)
+    if as_json:
+        print_json(found)
+    elif found["status"] in TERMINAL - {"CANCELLED"}:
+        note(f"The import of {model_name(found)} had {found['status'].lower()} before.")
+    elif found["status"] == "CANCELLED":
+        note(f"The import of {model_name(found)} is cancelled.")
+    else:
+        note(f"The import of {model_name(found)} is asked to stop.")
+    return FAILED if found["status"] in {"SUCCEEDED", "FAILED"} else SUCCEEDED
