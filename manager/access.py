@@ -208,7 +208,8 @@ async def authorize_import(
             raise NotFound("there is no such import")
         task, user = found
         if task.finished_at is not None or task.cancel_requested_at is not None:
-            return wire.Authorization(allowed=False, reason="the import was ended by the manager")
+            reason = "the import was ended by the manager"
+            return wire.Authorization(allowed=False, cancelled=True, reason=reason)
         if user.status is not UserStatus.ACTIVE:
             return wire.Authorization(allowed=False, reason="the requester is no longer active")
         caller = Caller(user.id, user.email, user.role, task.request_id)

@@ -246,9 +246,13 @@ class ImportReport(_Answer):
 
 
 class Authorization(_Answer):
-    """The manager's answer to a proxy's question whether the requester may still write there."""
+    """The manager's answer to a proxy's question whether the requester may still write there.
+
+    `cancelled`: the manager has ended the import, and its word to the proxy may still be on the way.
+    """
 
     allowed: bool
+    cancelled: bool = False
     reason: str | None = None
 
 

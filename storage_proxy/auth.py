@@ -23,6 +23,10 @@ def check_secret(authorization: str | None, secrets: list[str]) -> None:
         raise Unauthenticated("show the storage proxy's secret as a bearer token")
 
 
+class ImportCancelled(Exception):
+    """The manager has cancelled the import; its word to this proxy may still be on the way."""
+
+
 class ManagerAuthorizer:
     """Asks the manager whether an import's requester may still write to its destination."""
 
@@ -40,7 +44,7 @@ class ManagerAuthorizer:
         """Return if the requester may write there now.
 
         Waits for a manager that cannot be reached, up to the setting `authorize-deadline`.
-        Raises `PermissionRevoked`, or `Unavailable` after the deadline.
+        Raises `PermissionRevoked` or `ImportCancelled`, or `Unavailable` after the deadline.
         """
         deadline = time.monotonic() + self._settings.proxy.authorize_deadline
         while True:
@@ -51,6 +55,8 @@ class ManagerAuthorizer:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
+        if answer.cancelled:
+            raise ImportCancelled
         if not answer.allowed:
             raise PermissionRevoked(answer.reason or "the requester may no longer write to the destination")
 

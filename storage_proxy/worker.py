@@ -22,6 +22,7 @@ from pgqueuer.domain.models import Context, Job
 from proxy_client import logs
 from proxy_client.errors import AttemptsExhausted, BadRequest, Internal, StowageError, Unavailable
 from proxy_client.wire import ImportFault, ImportState
+from storage_proxy.auth import ImportCancelled
 from storage_proxy.imports.jobs import DATABASE_AWAY, ENTRYPOINT, Attempt, CancelRequested, LeaseLost
 from storage_proxy.imports.progress import ImportProgress
 from storage_proxy.settings import Settings, load_settings
@@ -173,6 +174,9 @@ class Worker:
             await _followed(self.site.pipeline.run(context, progress), progress)
         except StowageError as exc:
             return ImportState.FAILED, ImportFault(code=exc.code, message=exc.message, step=progress.step)
+        except ImportCancelled:
+            await _outlast(lambda: self.site.jobs.request_cancel(order.task_id))
+            return ImportState.CANCELLED, None
         except (CancelRequested, LeaseLost):
             raise
         except Exception:
