@@ -1,0 +1,60 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import strawberry
+from strawberry.extensions import FieldExtension
+from strawberry.extensions.field_extension import AsyncExtensionResolver
+
+from manager.auth import Caller
+from manager.catalog import Catalog
+from manager.db import Database
+from manager.graphql.loaders import Loaders
+from manager.imports import ArtifactRevisionService
+from manager.settings import Settings
+from manager.users import Users
+from manager.vfolders import VFolders
+from proxy_client.client import StorageProxyClient
+
+
+class Services:
+    """The use cases of one manager process, shared by all requests."""
+
+    def __init__(
+        self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
+    ) -> None:
+        self.database = database
+        self.catalog = Catalog(database, settings, proxies)
+        self.imports = ArtifactRevisionService(database, settings, proxies)
+        self.vfolders = VFolders(database, settings, proxies)
+        self.users = Users(database)
+
+
+@dataclass
+class Context:
+    """What the resolvers of one request share: who calls, the use cases and the loaders."""
+
+    caller: Caller
+    services: Services
+    loaders: Loaders
+
+    @classmethod
+    def of(cls, caller: Caller, services: Services) -> "Context":
+        """Begin a request."""
+        return cls(caller, services, Loaders(services.database, caller))
+
+
+Info: TypeAlias = strawberry.Info[Context, None]
+
+
+class FreshLoaders(FieldExtension):
+    """Let what follows a mutation read its outcome: the loaders' rows were read before it."""
+
+    async def resolve_async(
+        self, next_: AsyncExtensionResolver, source: Any, info: strawberry.Info, **arguments: Any
+    ) -> Any:
+        """Run the mutation, then forget what was loaded."""
+        payload = await next_(source, info, **arguments)
+        context: Context = info.context
+        context.loaders = Loaders(context.services.database, context.caller)
+        return payload

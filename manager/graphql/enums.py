@@ -1,0 +1,88 @@
+"""The enums that rows and schema share, made known to Strawberry; and the schema's own."""
+
+import enum
+
+import strawberry
+
+from manager.models import (
+    ArtifactAvailability,
+    ArtifactRemoteStatus,
+    ArtifactStatus,
+    ArtifactType,
+    ImportConflictPolicy,
+    ImportStep,
+    ImportTaskStatus,
+    ProjectType,
+    UserRole,
+    VFolderOwnershipType,
+    VFolderPermission,
+    VFolderStatus,
+    VFolderUsageMode,
+)
+
+__all__ = [
+    "ArtifactAvailability",
+    "ArtifactOrderField",
+    "ArtifactRemoteStatus",
+    "ArtifactRevisionOrderField",
+    "ArtifactStatus",
+    "ArtifactType",
+    "ImportConflictPolicy",
+    "ImportStep",
+    "ImportTaskStatus",
+    "OrderDirection",
+    "ProjectType",
+    "UserRole",
+    "VFolderOwnershipType",
+    "VFolderPermission",
+    "VFolderStatus",
+    "VFolderUsageMode",
+]
+
+
+class OrderDirection(enum.StrEnum):
+    """Which end of an order comes first."""
+
+    ASC = "ASC"
+    DESC = "DESC"
+
+
+class ArtifactOrderField(enum.StrEnum):
+    """What artifacts are ordered by; SIZE is that of all revisions together."""
+
+    NAME = "NAME"
+    TYPE = "TYPE"
+    SIZE = "SIZE"
+    SCANNED_AT = "SCANNED_AT"
+    UPDATED_AT = "UPDATED_AT"
+
+
+class ArtifactRevisionOrderField(enum.StrEnum):
+    """What revisions are ordered by; a size that is not known counts as the greatest."""
+
+    VERSION = "VERSION"
+    SIZE = "SIZE"
+    CREATED_AT = "CREATED_AT"
+    UPDATED_AT = "UPDATED_AT"
+    STATUS = "STATUS"
+
+
+for _kind in (
+    ArtifactAvailability,
+    ArtifactOrderField,
+    ArtifactRemoteStatus,
+    ArtifactRevisionOrderField,
+    ArtifactStatus,
+    ArtifactType,
+    ImportConflictPolicy,
+    ImportStep,
+    ImportTaskStatus,
+    OrderDirection,
+    ProjectType,
+    UserRole,
+    VFolderOwnershipType,
+    VFolderPermission,
+    VFolderStatus,
+    VFolderUsageMode,
+):
+    strawberry.enum(_kind, description=_kind.__doc__)

@@ -1,0 +1,59 @@
+"""How errors look in an answer: a code each, and nothing of the inside of Stowage."""
+
+from typing import Any
+
+import structlog
+from graphql import GraphQLError, GraphQLSyntaxError
+from sqlalchemy.exc import DBAPIError
+
+from proxy_client.errors import BadRequest, Internal, StowageError
+
+PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+
+# PostgreSQL: character_not_in_repertoire. Its text holds every character but NUL.
+_NUL_IN_TEXT = "22021"
+
+log = structlog.get_logger()
+
+
+def presented(error: GraphQLError, request_id: str) -> GraphQLError:
+    """Give an error its code. What nobody foresaw is logged, and shows the request id alone."""
+    fault = error.original_error
+    if fault is None:
+        return _with(error, error.message, (error.extensions or {}).get("code") or _code_of(error))
+    if isinstance(fault, DBAPIError) and getattr(fault.orig, "sqlstate", None) == _NUL_IN_TEXT:
+        fault = BadRequest("a text holds the character NUL; leave it out")
+    if isinstance(fault, RecursionError) and error.path is None:
+        fault = BadRequest("the request is nested too deeply; ask for less at once")
+    if isinstance(fault, StowageError) and not isinstance(fault, Internal):
+        return _with(error, fault.message, fault.code, fault.field)
+    log.error("resolver failed", path=error.path, exc_info=fault)
+    return _with(error, internal_message(request_id), Internal.code)
+
+
+def internal_message(request_id: str) -> str:
+    """Say that something broke, and by what to find it in the log."""
+    return f"internal error, request id {request_id}"
+
+
+def error_body(error: StowageError) -> dict[str, Any]:
+    """Write an error for a request that never reached a resolver."""
+    extensions = {"code": error.code} | ({"field": error.field} if error.field else {})
+    return {"data": None, "errors": [{"message": error.message, "extensions": extensions}]}
+
+
+def _code_of(error: GraphQLError) -> str:
+    # Without an original error it is graphql-core that speaks, about what the caller sent.
+    return PARSE_FAILED if isinstance(error, GraphQLSyntaxError) else BadRequest.code
+
+
+def _with(error: GraphQLError, message: str, code: str, field: str | None = None) -> GraphQLError:
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions={"code": code} | ({"field": field} if field else {}),
+    )

@@ -1,0 +1,47 @@
+"""The schema, put together."""
+
+from typing import Any
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+
+from manager.graphql.artifacts import ArtifactMutation, ArtifactQuery
+from manager.graphql.context import Context
+from manager.graphql.errors import presented
+from manager.graphql.limits import RequestLimits
+from manager.graphql.scalars import SCALARS
+from manager.graphql.tasks import TaskMutation, TaskQuery
+from manager.graphql.users import UserMutation, UserQuery
+from manager.graphql.vfolders import VFolderMutation, VFolderQuery
+
+
+@strawberry.type(description="What can be asked.")
+class Query(ArtifactQuery, VFolderQuery, TaskQuery, UserQuery):
+    """What can be asked."""
+
+
+@strawberry.type(description="What can be done.")
+class Mutation(ArtifactMutation, VFolderMutation, TaskMutation, UserMutation):
+    """What can be done."""
+
+
+class Schema(strawberry.Schema):
+    """The schema, whose errors carry codes."""
+
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Present the errors in place: every result, whatever stopped it, passes here before it leaves."""
+        context: Any = execution_context.context if execution_context else None
+        request_id = context.caller.request_id if isinstance(context, Context) else "unknown"
+        errors[:] = [presented(error, request_id) for error in errors]
+
+
+schema = Schema(
+    query=Query,
+    mutation=Mutation,
+    config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=False),
+    extensions=[RequestLimits],
+)

@@ -1,0 +1,279 @@
+"""Folders, their volumes and projects."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from sqlalchemy import ColumnElement
+
+from manager import models
+from manager.access import UPLOAD_FILE, host_allows, visible_vfolders
+from manager.graphql.connections import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    Limit,
+    Offset,
+    connect,
+    page_request,
+)
+from manager.graphql.context import Info
+from manager.graphql.enums import (
+    ProjectType,
+    VFolderOwnershipType,
+    VFolderPermission,
+    VFolderStatus,
+    VFolderUsageMode,
+)
+from manager.graphql.fields import Node, column, field, mutation
+from manager.graphql.ids import parse_id
+from manager.graphql.loaders import SeenVFolder
+from manager.graphql.scalars import ByteSize
+from manager.paging import Order, SortKey
+from proxy_client import wire
+from proxy_client.errors import NotFound, StorageError, Unavailable
+
+
+@strawberry.type(description="A group of users that owns folders together.")
+class Project(Node):
+    """A group of users that owns folders together; holds its row."""
+
+    row: strawberry.Private[models.Project]
+
+    name: str = column("name", "The project's name.")
+    type: ProjectType = column("type", "Whether its folders are a store of models for everybody.")
+
+
+@strawberry.type(description="What a folder holds.")
+class VFolderUsage:
+    """What a folder holds."""
+
+    used_bytes: ByteSize = strawberry.field(description="The size of its files.")
+    file_count: int | None = strawberry.field(description="The number of its files, where the volume counts.")
+    limit_bytes: ByteSize | None = strawberry.field(
+        description="The limit of the quota scope that the folder counts against; null is no limit."
+    )
+
+
+@strawberry.type(description="A folder on a shared volume.")
+class VFolder(Node):
+    """A folder on a shared volume; holds its row and the caller's permission."""
+
+    row: strawberry.Private[models.VFolder]
+    seen: strawberry.Private[SeenVFolder]
+
+    name: str = column("name", "The folder's name, unique among its owner's.")
+    host: str = column("host", "Where it lies, `proxy:volume`.")
+    usage_mode: VFolderUsageMode = column("usage_mode", "What it is for.")
+    ownership_type: VFolderOwnershipType = column("ownership_type", "Whether a user or a project owns it.")
+    status: VFolderStatus = column("status", "Where it stands; READY and MOUNTED accept imports.")
+    quota_scope_id: str = column("quota_scope_id", "Whose quota it counts against, `user:…` or `project:…`.")
+    created_at: datetime = column("created_at", "When it was created.")
+
+    @classmethod
+    def of(cls, seen: SeenVFolder) -> "VFolder":
+        """Present a folder as the caller sees it."""
+        return cls(row=seen.row, seen=seen)
+
+    @field("What the caller may do with its files.")
+    def permission(self) -> VFolderPermission:
+        """Answer the caller's effective permission."""
+        return self.seen.permission
+
+    @field("The project that owns it; null for a user's folder.")
+    async def project(self, info: Info) -> Project | None:
+        """Load the project."""
+        if self.row.project_id is None:
+            return None
+        row = await info.context.loaders.projects.load(self.row.project_id)
+        return Project(row=row) if row else None
+
+    @field("What it holds, asked of its storage proxy; null when that gives no answer.")
+    async def usage(self, info: Info) -> VFolderUsage | None:
+        """Ask the proxy."""
+        if not self.seen.visible:
+            return None
+        try:
+            usage = await info.context.services.vfolders.usage(self.row)
+        except (Unavailable, NotFound, StorageError):
+            return None
+        return VFolderUsage(
+            used_bytes=ByteSize(usage.used_bytes),
+            file_count=usage.file_count,
+            limit_bytes=None if usage.limit_bytes is None else ByteSize(usage.limit_bytes),
+        )
+
+
+@strawberry.type(description="A file or directory in a folder.")
+class VFolderFile:
+    """A file or directory in a folder."""
+
+    path: str = strawberry.field(description="Its path from the folder's root.")
+    size: ByteSize = strawberry.field(description="The file's size; 0 for a directory.")
+    is_directory: bool = strawberry.field(description="Whether it is a directory.")
+    modified_at: datetime = strawberry.field(description="When its bytes last changed.")
+
+    @classmethod
+    def of(cls, entry: wire.VFolderFile) -> "VFolderFile":
+        """Present a proxy's answer."""
+        return cls(
+            path=entry.path,
+            size=ByteSize(entry.size),
+            is_directory=entry.is_directory,
+            modified_at=entry.modified_at,
+        )
+
+
+@strawberry.type(description="A file system that holds folders.")
+class Volume:
+    """A file system that holds folders."""
+
+    host: str = strawberry.field(description="Its name for createVfolder, `proxy:volume`.")
+    backend: str = strawberry.field(description="What kind of file system it is.")
+    capabilities: list[str] = strawberry.field(description="What it can do.")
+    total_bytes: ByteSize | None = strawberry.field(description="Its size, where it tells.")
+    used_bytes: ByteSize | None = strawberry.field(description="What of it is used, where it tells.")
+
+    @classmethod
+    def of(cls, host: str, volume: wire.VolumeInfo) -> "Volume":
+        """Present a proxy's answer."""
+        total, used = volume.total_bytes, volume.used_bytes
+        return cls(
+            host=host,
+            backend=volume.backend,
+            capabilities=volume.capabilities,
+            total_bytes=None if total is None else ByteSize(total),
+            used_bytes=None if used is None else ByteSize(used),
+        )
+
+
+@strawberry.input(name="CreateVFolderInput", description="A new folder.")
+class CreateVFolderInput:
+    """A new folder."""
+
+    name: str = strawberry.field(description="Its name, unique among its owner's folders.")
+    usage_mode: VFolderUsageMode = strawberry.field(
+        default=VFolderUsageMode.GENERAL, description="What it is for."
+    )
+    host: str | None = strawberry.field(
+        default=None, description="Where it lies, `proxy:volume`; on the default volume without it."
+    )
+    project_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The project that owns it; without one it is the caller's own."
+    )
+
+
+@strawberry.type(name="CreateVFolderPayload", description="The new folder.")
+class CreateVFolderPayload:
+    """The new folder."""
+
+    vfolder: VFolder = strawberry.field(description="The folder.")
+
+
+@strawberry.type
+class VFolderQuery:
+    """The queries about folders."""
+
+    @field("A folder; null if there is none that the caller may see.")
+    async def vfolder(
+        self,
+        info: Info,
+        key: Annotated[strawberry.ID, strawberry.argument(name="id", description="The folder's id.")],
+    ) -> VFolder | None:
+        """Load one folder."""
+        seen = await info.context.loaders.vfolders.load(parse_id(key, "VFolder", field="id"))
+        return VFolder.of(seen) if seen else None
+
+    @field("The folders that the caller may see, by name.")
+    async def vfolders(
+        self,
+        info: Info,
+        *,
+        writable_only: Annotated[
+            bool | None, strawberry.argument(description="Only folders that accept an import by the caller.")
+        ] = strawberry.UNSET,
+        usage_mode: Annotated[
+            VFolderUsageMode | None, strawberry.argument(description="Only folders for this use.")
+        ] = strawberry.UNSET,
+        search: Annotated[
+            str | None, strawberry.argument(description="Only names that hold this text, in any case.")
+        ] = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        first: First = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        limit: Limit = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> Connection[VFolder] | None:
+        """Load one page of the folders."""
+        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
+        caller, folder = info.context.caller, models.VFolder
+        statement = visible_vfolders(caller)
+        if usage_mode:
+            statement = statement.where(folder.usage_mode == usage_mode)
+        if search:
+            statement = statement.where(folder.name.icontains(search, autoescape=True))
+        if writable_only:
+            permission: ColumnElement[VFolderPermission] = statement.selected_columns["permission"]
+            statement = statement.where(
+                permission.in_([VFolderPermission.READ_WRITE, VFolderPermission.RW_DELETE]),
+                folder.status.in_([VFolderStatus.READY, VFolderStatus.MOUNTED]),
+                folder.unmanaged_path.is_(None),
+                host_allows(caller, folder.host, UPLOAD_FILE),
+            )
+        order = Order.by([SortKey("name", folder.name)], folder.id)
+        return await connect(
+            info, statement, order, request, lambda row: VFolder.of(SeenVFolder(row[0], row[1]))
+        )
+
+    @field("The files and directories directly in a directory of a folder, by path.")
+    async def vfolder_files(
+        self,
+        info: Info,
+        vfolder_id: Annotated[strawberry.ID, strawberry.argument(description="The folder's id.")],
+        path: Annotated[
+            str | None, strawberry.argument(description="The directory, from the root; the root without it.")
+        ] = strawberry.UNSET,
+    ) -> list[VFolderFile]:
+        """Ask the folder's proxy."""
+        context = info.context
+        folder_id = parse_id(vfolder_id, "VFolder", field="vfolderId")
+        entries = await context.services.vfolders.files(context.caller, folder_id, path or None)
+        return [VFolderFile.of(entry) for entry in entries]
+
+    @field("The volumes that the caller may use, asked of the storage proxies.")
+    async def volumes(self, info: Info) -> list[Volume]:
+        """Ask the proxies."""
+        context = info.context
+        volumes = await context.services.vfolders.volumes(context.caller)
+        return [Volume.of(host, volume) for host, volume in volumes]
+
+
+@strawberry.type
+class VFolderMutation:
+    """The mutations of folders."""
+
+    @mutation("Create a folder.")
+    async def create_vfolder(
+        self,
+        info: Info,
+        asked: Annotated[CreateVFolderInput, strawberry.argument(name="input", description="The folder.")],
+    ) -> CreateVFolderPayload:
+        """Create a folder; its creator may do everything with it."""
+        context = info.context
+        project_id = (
+            None
+            if asked.project_id is None
+            else parse_id(asked.project_id, "Project", field="input.projectId")
+        )
+        row = await context.services.vfolders.create(
+            context.caller,
+            name=asked.name,
+            usage_mode=asked.usage_mode,
+            host=asked.host,
+            project_id=project_id,
+        )
+        permission = VFolderPermission.READ_WRITE if project_id else VFolderPermission.RW_DELETE
+        return CreateVFolderPayload(vfolder=VFolder.of(SeenVFolder(row, permission)))
