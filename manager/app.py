@@ -1,0 +1,280 @@
+"""The manager as an ASGI application: routes, what it does at its start, and when it is ready."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import structlog
+from sqlalchemy import exists, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from manager.access import CREATE_VFOLDER, UPLOAD_FILE, authorize_import
+from manager.db import Database
+from manager.graphql.context import Services
+from manager.graphql.endpoint import graphql
+from manager.models import (
+    ArtifactRegistry,
+    ArtifactRegistryType,
+    Base,
+    HostPermission,
+    ImportTask,
+    StorageProxy,
+)
+from manager.reconciler import Reconciler
+from manager.settings import Settings
+from manager.users import Users
+from proxy_client.client import StorageProxyClient
+from proxy_client.errors import BadRequest, Internal, NotFound, StowageError, Unavailable
+from proxy_client.wire import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
+
+ADMIN_EMAIL = "admin@localhost"
+EVERYBODYS_PERMISSIONS = [CREATE_VFOLDER, UPLOAD_FILE, "download-file", "delete-vfolder"]
+READINESS_TIMEOUT = 5.0
+RETRY_DELAY = 1.0
+
+log = structlog.get_logger()
+
+
+def create_app(
+    settings: Settings,
+    *,
+    admin_token_file: Path | None = None,
+    proxy_transports: Mapping[str, httpx.AsyncBaseTransport] | None = None,
+) -> Starlette:
+    """Make the application; its lifespan opens and closes what it needs.
+
+    The token in `admin_token_file` becomes one of the administrator admin@localhost. `proxy_transports` replaces
+    the network to the storage proxies that it names. Raises `BadRequest` for a file of the settings that cannot
+    be read.
+    """
+    secrets = {name: _secret(name, settings) for name in settings.storage_proxies}
+    database_url = _read("manager.database-file", settings.manager.database_file)
+    admin_token = _read("STOWAGE_ADMIN_TOKEN_FILE", admin_token_file) if admin_token_file else None
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            database = Database(database_url, pool_size=settings.manager.database_pool)
+            stack.push_async_callback(database.close)
+            proxies: dict[str, StorageProxyClient] = {}
+            for name, section in settings.storage_proxies.items():
+                transport = (proxy_transports or {}).get(name)
+                proxies[name] = StorageProxyClient(name, section.url, secrets[name], transport=transport)
+                stack.push_async_callback(proxies[name].aclose)
+            app.state.settings = settings
+            app.state.services = Services(database, settings, proxies)
+            app.state.proxies = proxies
+            app.state.not_prepared = await _prepare(database, settings, admin_token)
+            running = asyncio.create_task(_run(app, database, settings, proxies, admin_token))
+            stack.push_async_callback(_stop, running)
+            yield
+
+    return Starlette(
+        lifespan=lifespan,
+        middleware=[Middleware(RequestScope)],
+        exception_handlers={StowageError: _stowage_error, HTTPException: _http_error},
+        routes=[
+            Route("/graphql", graphql, methods=["POST"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/readyz", readyz, methods=["GET"]),
+            Route("/internal/imports/{task_id:uuid}/authorize", authorize, methods=["POST"]),
+        ],
+    )
+
+
+def _secret(name: str, settings: Settings) -> str:
+    setting = f"storage-proxies.{name}.secret-file"
+    return _read(setting, settings.storage_proxies[name].secret_file).split()[0]
+
+
+def _read(setting: str, file: Path) -> str:
+    try:
+        content = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadRequest(f"{setting}: {file} cannot be read; correct the path", field=setting) from exc
+    if not content:
+        raise BadRequest(f"{setting}: {file} is empty; write the value into it", field=setting)
+    return content
+
+
+# The start.
+
+
+async def _prepare(database: Database, settings: Settings, admin_token: str | None) -> str | None:
+    """Write the rows that the settings speak of; returns why that could not be done yet."""
+    try:
+        async with database.read() as session:
+            for table in Base.metadata.sorted_tables:
+                await session.execute(select(table).limit(0))
+    except Unavailable as exc:
+        return exc.message
+    except SQLAlchemyError:
+        return "the database's tables are not those of this version; migrate it"
+    try:
+        async with database.begin() as session:
+            for name in settings.storage_proxies:
+                await session.execute(insert(StorageProxy).values(name=name).on_conflict_do_nothing())
+            for name, registry in settings.artifact_registries.items():
+                values = {"type": ArtifactRegistryType(registry.type.upper()), "url": registry.url}
+                await session.execute(
+                    insert(ArtifactRegistry)
+                    .values(id=uuid4(), name=name, **values)
+                    .on_conflict_do_update(index_elements=[ArtifactRegistry.name], set_=values)
+                )
+            if settings.vfolder is not None:
+                host = settings.vfolder.default_host
+                if not await session.scalar(select(exists().where(HostPermission.host == host))):
+                    await session.execute(
+                        insert(HostPermission)
+                        .values(id=uuid4(), host=host, permissions=EVERYBODYS_PERMISSIONS)
+                        .on_conflict_do_nothing()
+                    )
+        if admin_token is not None:
+            await Users(database).ensure_admin(ADMIN_EMAIL, admin_token)
+    except Unavailable as exc:
+        return exc.message
+    return None
+
+
+async def _run(
+    app: Starlette,
+    database: Database,
+    settings: Settings,
+    proxies: Mapping[str, StorageProxyClient],
+    admin_token: str | None,
+) -> None:
+    while app.state.not_prepared:
+        log.warning("waiting for the database", reason=app.state.not_prepared)
+        await asyncio.sleep(RETRY_DELAY)
+        app.state.not_prepared = await _prepare(database, settings, admin_token)
+    log.info("manager started")
+    while True:
+        try:
+            await Reconciler(database, settings, proxies).run()
+        except Exception:  # a run ends here; without the next one no import would ever be followed again
+            log.exception("reconciler failed")
+        await asyncio.sleep(RETRY_DELAY)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+# The routes beside GraphQL.
+
+
+async def healthz(_request: Request) -> Response:
+    """Answer 200 while the process runs."""
+    return JSONResponse({"healthy": True})
+
+
+async def readyz(request: Request) -> Response:
+    """Answer 200 when imports can be ordered, else 503 with the reasons."""
+    state = request.app.state
+    reasons = [state.not_prepared] if state.not_prepared else await _database_reasons(state.services.database)
+    found = await asyncio.gather(*(_proxy_reason(proxy) for proxy in state.proxies.values()))
+    reasons += [reason for reason in found if reason]
+    if reasons:
+        return JSONResponse({"ready": False, "reasons": reasons}, 503)
+    return JSONResponse({"ready": True})
+
+
+async def _database_reasons(database: Database) -> list[str]:
+    try:
+        async with database.read() as session:
+            await session.execute(select(ImportTask.id).limit(1))
+    except StowageError as exc:
+        return [exc.message]
+    return []
+
+
+async def _proxy_reason(proxy: StorageProxyClient) -> str | None:
+    try:
+        async with asyncio.timeout(READINESS_TIMEOUT):
+            await proxy.ready()
+    except TimeoutError:
+        return f"storage proxy {proxy.name} gives no answer"
+    except StowageError as exc:
+        return f"storage proxy {proxy.name}: {exc.message}"
+    return None
+
+
+async def authorize(request: Request) -> Response:
+    """Answer a storage proxy whether an import's requester may still write to its destination."""
+    task_id: UUID = request.path_params["task_id"]
+    state = request.app.state
+    answer = await authorize_import(
+        state.services.database, state.settings, task_id, request.headers.get("Authorization")
+    )
+    return JSONResponse(answer.model_dump(mode="json"))
+
+
+# Every request.
+
+
+class RequestScope:
+    """Gives each request its id, in the answer, in the log and in `request.state`; and no fault leaves it raw."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if re.fullmatch(REQUEST_ID_PATTERN, given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception:  # a request ends here: its caller learns the request id and nothing else
+                log.exception("request failed", path=scope["path"])
+                if started:
+                    raise
+                answer = _answer(Internal(f"internal error, request id {request_id}"), request_id)
+                await answer(scope, receive, send_with_id)
+
+
+async def _stowage_error(request: Request, exc: Exception) -> Response:
+    error = exc if isinstance(exc, StowageError) else Internal("internal error")
+    return _answer(error, request.state.request_id)
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    headers = exc.headers if isinstance(exc, HTTPException) else None
+    kind = NotFound if status == NotFound.status else BadRequest
+    error = kind(f"{request.method} {request.url.path} is nothing that the manager answers")
+    return _answer(error, request.state.request_id, status, headers)
+
+
+def _answer(
+    error: StowageError, request_id: str, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    body: dict[str, Any] = {"code": error.code, "message": error.message, "request_id": request_id}
+    return JSONResponse(body | {"field": error.field}, status or error.status, headers)
