@@ -66,7 +66,7 @@ class SeenRequest:
     """A request as it came, and what became of it. `path` is as sent, with the query; header names are lower-case.
 
     `sent` counts body bytes handed to the socket: the client may have read fewer. `done` says that the whole answer
-    was; `open` that it is still under way.
+    was, `open` that it is still under way; both may follow a moment after the client has the last byte.
     """
 
     method: str
@@ -201,7 +201,7 @@ class FaultHub:
 
     @staticmethod
     def _bind(port: int) -> socket.socket:
-        bound = socket.socket()
+        bound = socket.socket(proto=socket.IPPROTO_TCP)  # without it, asyncio leaves Nagle's algorithm on
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(("127.0.0.1", port))
@@ -254,12 +254,11 @@ class _Front:
         async def counted(message: Message) -> None:
             if connection.is_closing():
                 return
+            # Counted before it goes out, so that whoever has read a byte finds it counted.
+            request.status = message.get("status", request.status)
+            request.sent += len(message.get("body", b""))
             await send(message)
-            if message["type"] == "http.response.start":
-                request.status = message["status"]
-            else:
-                request.sent += len(message.get("body", b""))
-                request.done = not message.get("more_body", False)
+            request.done = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         self._open(request, 1)
         try:
