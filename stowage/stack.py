@@ -23,8 +23,8 @@ import asyncpg
 import httpx
 
 from proxy_client.errors import BadRequest
-from stowage.data_dir import DATABASE, PROXY_SCHEMA, DataDir, replace_text
-from stowage.embedded_postgres import STOP_SIGNALS, EmbeddedPostgres, EmbeddedPostgresError
+from stowage.data_dir import PROXY_SCHEMA, DataDir, replace_text
+from stowage.embedded_postgres import DATABASE, STOP_SIGNALS, EmbeddedPostgres, EmbeddedPostgresError
 from stowage.processes import CannotStart, Part, address, free_port, port_is_free, spawn, tail
 from stowage.samples import write_samples
 

@@ -153,7 +153,7 @@ def test_data_of_another_major_version_is_refused_and_left_as_it_is(directory: P
     version.write_text("13\n")
 
     with pytest.raises(
-        VersionMismatch, match=r"written by PostgreSQL 13.*nothing was changed.*pg_dumpall.*psql"
+        VersionMismatch, match=r"written by PostgreSQL 13.*nothing was changed.*pg_dump .*pg_restore "
     ):
         EmbeddedPostgres(directory).start()
 
