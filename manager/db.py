@@ -58,27 +58,28 @@ class Database:
 
         Rows stay usable after the commit. Raises `Unavailable` when PostgreSQL does not answer.
         """
-        with _translated():
+        with translated():
             async with self._writers.begin() as session:
                 yield session
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """Open one read-only transaction; a write in it is an error. Raises `Unavailable` as `begin` does."""
-        with _translated():
+        with translated():
             async with self._readers() as session:
                 yield session
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection outside the pool in autocommit mode, for what holds it long: locks and listeners."""
-        with _translated():
+        with translated():
             async with self._alone.connect() as connection:
                 yield connection
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raise `Unavailable` for a connection that was lost or could not be had; other errors pass."""
     try:
         yield
     except (OSError, PoolTimeout) as exc:

@@ -29,7 +29,6 @@ from manager.models import (
     ArtifactStatus,
     ImportTask,
     ImportTaskStatus,
-    VFolder,
     utc_now,
 )
 from manager.settings import Settings
@@ -98,8 +97,8 @@ class ArtifactRevisionService:
         new one. The orders follow the commit: one that the proxy refuses is that task's failure, and one
         without an answer within seconds is left PENDING to the reconciler.
 
-        Returns the revisions in the order of the request, with artifact and registry loaded; the tasks have
-        their revision, vfolder and requester loaded.
+        Returns the revisions in the order of the request, with artifact and registry loaded, and each task
+        with its revision.
 
         Raises `BadRequest`, `NotFound`, `Forbidden`, `Conflict` or `UnsupportedRegistry`, naming the field.
         """
@@ -126,7 +125,11 @@ class ArtifactRevisionService:
         try:
             if new:
                 orders = [wire.ImportOrder.model_validate(task.order) for task in new]
-                await place_orders(self._database, self._proxies[destination.proxy], orders)
+                silence = await place_orders(self._database, self._proxies[destination.proxy], orders)
+                if silence is not None:
+                    log.warning(
+                        "left to the reconciler", request_id=caller.request_id, reason=silence.message
+                    )
             await self._refresh(revisions, tasks)
         except Unavailable as exc:
             # The tasks are durable: their ids are worth more than their newest state.
@@ -156,7 +159,7 @@ class ArtifactRevisionService:
                 await locked.finish(task_id, ImportTaskStatus.CANCELLED)
         if was_open:
             # Also for a task without an answered order: that order may be on its way.
-            await cancel_at_proxy(self._proxies.get(task.proxy), task_id)
+            await self._tell(task)
         return await self._task(task_id)
 
     async def cancel_revision_import(self, caller: Caller, revision_id: UUID) -> ArtifactRevision:
@@ -184,6 +187,14 @@ class ArtifactRevisionService:
                 field="input.artifactRevisionId",
             )
         return (await self.cancel_task(caller, task_id)).artifact_revision
+
+    async def _tell(self, task: ImportTask) -> None:
+        if (client := self._proxies.get(task.proxy)) is None:
+            return
+        try:
+            await cancel_at_proxy(client, task.id)
+        except StowageError as exc:
+            log.warning("cancel left to the reconciler", task_id=str(task.id), reason=exc.message)
 
     async def _destination(
         self, session: AsyncSession, caller: Caller, vfolder_id: UUID | None
@@ -234,7 +245,6 @@ class ArtifactRevisionService:
             found = await session.execute(
                 select(ImportTask, ArtifactRevision.status)
                 .join(ArtifactRevision)
-                .options(joinedload(ImportTask.requested_by), _WITH_VFOLDER)
                 .where(ImportTask.id == any_of(task.id for task in tasks.values()))
             )
             for task, status in found:
@@ -247,16 +257,14 @@ class ArtifactRevisionService:
         async with self._database.read() as session:
             found = await session.scalars(
                 select(ImportTask)
-                .options(joinedload(ImportTask.requested_by), _WITH_VFOLDER, _WITH_ARTIFACT)
+                .options(
+                    joinedload(ImportTask.artifact_revision)
+                    .joinedload(ArtifactRevision.artifact)
+                    .joinedload(Artifact.origin)
+                )
                 .where(ImportTask.id == task_id)
             )
             return found.one()
-
-
-_WITH_VFOLDER = joinedload(ImportTask.vfolder).joinedload(VFolder.project)
-_WITH_ARTIFACT = (
-    joinedload(ImportTask.artifact_revision).joinedload(ArtifactRevision.artifact).joinedload(Artifact.origin)
-)
 
 
 # At the proxy.
@@ -264,13 +272,13 @@ _WITH_ARTIFACT = (
 
 async def place_orders(
     database: Database, client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
-) -> bool:
-    """Order imports at one proxy and record its answers; returns whether it answered all of them.
+) -> StowageError | None:
+    """Order imports at one proxy and record its answers; returns the first failure to answer, if there was one.
 
     Ends within seconds. What got no answer stays as it is and may be ordered again; a definite refusal ends
     that task FAILED. An import that was cancelled here meanwhile is cancelled at the proxy too.
     """
-    accepted, refused = await _ask(client, orders)
+    accepted, refused, silence = await _ask(client, orders)
     cancelled: set[UUID] = set()
     async with database.begin() as session:
         if accepted:
@@ -281,57 +289,49 @@ async def place_orders(
                 log.warning("order refused", proxy=client.name, task_id=str(task_id), code=fault.code)
                 await locked.finish(task_id, ImportTaskStatus.FAILED, fault)
     for task_id in cancelled:
-        await cancel_at_proxy(client, task_id)
-    return len(accepted) + len(refused) == len(orders)
+        with suppress(StowageError):
+            await cancel_at_proxy(client, task_id)
+    return silence
+
+
+async def cancel_at_proxy(client: StorageProxyClient, task_id: UUID) -> None:
+    """Ask a proxy for a cancel, for some seconds. Raises `NotFound` where it does not know the import."""
+    try:
+        async with asyncio.timeout(_CANCEL_DEADLINE):
+            await client.cancel_import(task_id)
+    except TimeoutError as exc:
+        raise Unavailable(f"storage proxy {client.name} is slow to answer") from exc
 
 
 async def _ask(
     client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
-) -> tuple[list[UUID], dict[UUID, wire.ImportFault]]:
+) -> tuple[list[UUID], dict[UUID, wire.ImportFault], StowageError | None]:
     accepted: list[UUID] = []
     refused: dict[UUID, wire.ImportFault] = {}
+    silences: list[StowageError] = []
     gate = asyncio.Semaphore(_ORDERS_AT_ONCE)
-    down = False
 
     async def ask(order: wire.ImportOrder) -> None:
-        nonlocal down
         async with gate:
-            if down:
-                return
+            if any(not isinstance(silence, Internal) for silence in silences):
+                return  # one that is down for this order is down for the next
             try:
                 await client.start_import(order)
             except (Unavailable, Unauthenticated, Internal) as exc:
                 # A proxy that is down, has another secret or is broken says nothing about the import itself.
-                down = not isinstance(exc, Internal)
-                task_id = str(order.task_id)
-                log.warning("order not answered", proxy=client.name, task_id=task_id, reason=exc.message)
+                silences.append(exc)
             except StowageError as exc:
                 refused[order.task_id] = wire.ImportFault(code=exc.code, message=exc.message)
             else:
                 accepted.append(order.task_id)
 
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(_ORDER_DEADLINE), asyncio.TaskGroup() as group:
             for order in orders:
                 group.create_task(ask(order))
-    return accepted, refused
-
-
-async def cancel_at_proxy(client: StorageProxyClient | None, task_id: UUID) -> bool:
-    """Ask a proxy for a cancel, for some seconds; returns False where it does not know the import.
-
-    No answer counts as one that may still come: the reconciler asks again.
-    """
-    if client is None:
-        return True
-    try:
-        async with asyncio.timeout(_CANCEL_DEADLINE):
-            await client.cancel_import(task_id)
-    except NotFound:
-        return False
-    except (StowageError, TimeoutError) as exc:
-        log.warning("cancel not answered", proxy=client.name, task_id=str(task_id), reason=str(exc))
-    return True
+    except TimeoutError:
+        silences.append(Unavailable(f"storage proxy {client.name} is slow to answer"))
+    return accepted, refused, silences[0] if silences else None
 
 
 async def _record_accepted(session: AsyncSession, task_ids: Sequence[UUID]) -> set[UUID]:

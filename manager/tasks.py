@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Text, Uuid, any_, column, func, literal, null, select
+from sqlalchemy import BigInteger, ColumnElement, Text, Uuid, and_, any_, column, func, literal, null, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -215,15 +215,19 @@ class LockedTasks:
         await self._session.execute(select(func.pg_notify(CHANNEL, ids)))
 
 
-async def lock_tasks(session: AsyncSession, task_ids: Iterable[UUID]) -> LockedTasks:
-    """Lock tasks and, where they fill the artifact storage, their revisions, in two statements.
+async def lock_tasks(
+    session: AsyncSession, task_ids: Iterable[UUID], *, proxy: str | None = None
+) -> LockedTasks:
+    """Lock tasks (with `proxy`, those of that proxy alone) and, where they fill the artifact storage, their revisions.
 
     Revisions come before tasks and both in the order of their ids, here and in every import, so that no two
     transactions wait for each other.
     """
-    wanted = any_of(set(task_ids))
+    wanted = ImportTask.id == any_of(set(task_ids))
+    if proxy is not None:
+        wanted = and_(wanted, ImportTask.proxy == proxy)
     shared = select(ImportTask.artifact_revision_id).where(
-        ImportTask.id == wanted, ImportTask.storage_name.is_not(None), ImportTask.finished_at.is_(None)
+        wanted, ImportTask.storage_name.is_not(None), ImportTask.finished_at.is_(None)
     )
     revisions = await session.scalars(
         select(ArtifactRevision)
@@ -234,7 +238,7 @@ async def lock_tasks(session: AsyncSession, task_ids: Iterable[UUID]) -> LockedT
     )
     tasks = await session.scalars(
         select(ImportTask)
-        .where(ImportTask.id == wanted)
+        .where(wanted)
         .order_by(ImportTask.id)
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)

@@ -1,6 +1,6 @@
 """The manager's side of the wire: calls a storage proxy over httpx."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -69,7 +69,7 @@ class StorageProxyClient:
         """Ask for a cancel; the outcome comes as an event. A terminal import stays as it is."""
         await self._send("POST", f"/imports/{task_id}/cancel")
 
-    async def import_events(self, last_event_id: int) -> AsyncIterator[ImportReport]:
+    async def import_events(self, last_event_id: int) -> AsyncGenerator[ImportReport, None]:
         """Yield the latest state of every import that changed after `last_event_id`, then every change as it happens.
 
         Ends only by `Unavailable`: the caller opens it again with the `sequence` of the last report.

@@ -1,0 +1,282 @@
+"""Keeps open imports and their proxies in step, whatever was lost on the way.
+
+For each proxy one manager process leads, by an advisory lock on a connection of its own; the others stand by. The
+leader follows the proxy's event stream, orders what was never answered, repeats cancels, and asks for the state
+of imports that fell silent. All of it may happen twice: orders and cancels are named by the task's id, and an
+older report never overwrites a newer one.
+
+A proxy that lost its database begins its sequence anew. It shows in reports below the one last followed, and in
+open imports that the proxy does not know any more: those are ordered again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import ColumnElement, and_, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.db import Database, translated
+from manager.imports import cancel_at_proxy, place_orders
+from manager.models import ImportTask, ImportTaskStatus, StorageProxy, utc_now
+from manager.settings import Settings
+from manager.tasks import lock_tasks
+from proxy_client import wire
+from proxy_client.client import StorageProxyClient
+from proxy_client.errors import NotFound, StowageError, Unavailable
+
+log = structlog.get_logger()
+
+# Any number for the advisory locks of this kind: "lead" in ASCII.
+_LEADER = 0x6C656164
+_MOST_REPORTS = 200
+_MOST_TASKS = 100
+_CALLS_AT_ONCE = 8
+# A request places its own orders and cancels first.
+_GRACE = timedelta(seconds=1)
+
+
+class Reconciler:
+    """Follows the open imports of all proxies."""
+
+    def __init__(
+        self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
+    ) -> None:
+        self._database = database
+        self._settings = settings.reconciler
+        self._proxies = proxies
+        self._lost: set[str] = set()
+
+    async def run(self) -> None:
+        """Run until cancelled. Lost connections to PostgreSQL and to proxies are waited out."""
+        async with asyncio.TaskGroup() as group:
+            for client in self._proxies.values():
+                group.create_task(self._serve(client))
+
+    async def _serve(self, client: StorageProxyClient) -> None:
+        while True:
+            try:
+                await self._lead(client)
+            except* Unavailable:
+                self._note_lost("database", "it does not answer")
+            except* Exception:  # one look at the proxy ends here; the next one may go better
+                log.exception("reconciler stumbled", proxy=client.name)
+            await asyncio.sleep(self._settings.reconnect_delay)
+
+    async def _lead(self, client: StorageProxyClient) -> None:
+        async with self._database.connection() as connection:
+            claim = select(func.pg_try_advisory_lock(_LEADER, func.hashtext(client.name)))
+            while not await connection.scalar(claim):
+                self._note_found("database")
+                await asyncio.sleep(self._settings.reconnect_delay)
+            self._note_found("database")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow(client))
+                group.create_task(self._look_after(client, connection))
+
+    # What the proxy reports.
+
+    async def _follow(self, client: StorageProxyClient) -> None:
+        while True:
+            async with self._database.read() as session:
+                row = await session.get(StorageProxy, client.name)
+            last = row.last_event_id if row else 0
+            reports: asyncio.Queue[wire.ImportReport | None] = asyncio.Queue(_MOST_REPORTS)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(client, last, reports))
+                while batch := await _ready(reports):
+                    last = await self._take(client, batch, last)
+            await asyncio.sleep(self._settings.reconnect_delay)
+
+    async def _listen(
+        self, client: StorageProxyClient, last: int, reports: "asyncio.Queue[wire.ImportReport | None]"
+    ) -> None:
+        try:
+            async with aclosing(client.import_events(last)) as events:
+                async for report in events:
+                    self._note_found(client.name)
+                    await reports.put(report)
+        except StowageError as exc:
+            self._note_lost(client.name, exc.message)
+        await reports.put(None)
+
+    async def _take(self, client: StorageProxyClient, batch: Sequence[wire.ImportReport], last: int) -> int:
+        """Take reports over, in one transaction with how far the stream was followed; returns that."""
+        latest = {report.task_id: report for report in batch}
+        followed = {"last_event_id": batch[-1].sequence, "last_seen_at": utc_now()}
+        async with self._database.begin() as session:
+            if batch[0].sequence <= last:
+                log.warning("proxy began its sequence anew", proxy=client.name)
+                await session.execute(update(ImportTask).where(_open_at(client)).values(sequence=0))
+            locked = await lock_tasks(session, latest, proxy=client.name)
+            astray = await locked.take(latest.values())
+            await session.execute(
+                insert(StorageProxy)
+                .values(name=client.name, **followed)
+                .on_conflict_do_update(index_elements=[StorageProxy.name], set_=followed)
+            )
+        for task_id in astray:
+            with suppress(StowageError):
+                await cancel_at_proxy(client, task_id)
+        return batch[-1].sequence
+
+    # What the proxy must be told or asked.
+
+    async def _look_after(self, client: StorageProxyClient, connection: AsyncConnection) -> None:
+        grace = timedelta(0)
+        while True:
+            with translated():
+                await connection.execute(text("SELECT 1"))  # the lock lives and dies with this connection
+            try:
+                await self._order(client, grace)
+                await self._repeat_cancels(client)
+                await self._ask_silent(client)
+            except _ProxyDown as down:
+                self._note_lost(client.name, str(down))
+            # Whoever leads first also places what the process before it had no time for.
+            grace = _GRACE
+            await asyncio.sleep(self._settings.order_interval)
+
+    async def _order(self, client: StorageProxyClient, grace: timedelta) -> None:
+        async with self._database.read() as session:
+            orders = await session.scalars(
+                select(ImportTask.order)
+                .where(
+                    _open_at(client),
+                    ImportTask.ordered_at.is_(None),
+                    ImportTask.cancel_requested_at.is_(None),
+                    ImportTask.created_at <= utc_now() - grace,
+                )
+                .order_by(ImportTask.created_at)
+                .limit(_MOST_TASKS)
+            )
+            wanted = [wire.ImportOrder.model_validate(order) for order in orders]
+        if wanted and (silence := await place_orders(self._database, client, wanted)):
+            raise _ProxyDown(silence.message)
+
+    async def _repeat_cancels(self, client: StorageProxyClient) -> None:
+        async with self._database.read() as session:
+            waiting = await session.scalars(
+                select(ImportTask.id)
+                .where(_open_at(client), ImportTask.cancel_requested_at <= utc_now() - _GRACE)
+                .order_by(ImportTask.cancel_requested_at)
+                .limit(_MOST_TASKS)
+            )
+            task_ids = waiting.all()
+        unknown: list[UUID] = []
+
+        async def cancel(task_id: UUID) -> None:
+            try:
+                await cancel_at_proxy(client, task_id)
+            except NotFound:
+                unknown.append(task_id)
+
+        await _each(task_ids, cancel)
+        if unknown:
+            async with self._database.begin() as session:
+                locked = await lock_tasks(session, unknown)
+                for task_id in unknown:
+                    await locked.finish(task_id, ImportTaskStatus.CANCELLED)
+
+    async def _ask_silent(self, client: StorageProxyClient) -> None:
+        limit = utc_now() - timedelta(seconds=self._settings.silence_limit)
+        async with self._database.read() as session:
+            silent = await session.execute(
+                select(ImportTask.id, ImportTask.sequence)
+                .where(_open_at(client), ImportTask.ordered_at.is_not(None), ImportTask.updated_at < limit)
+                .order_by(ImportTask.updated_at)
+                .limit(_MOST_TASKS)
+            )
+            known = dict(silent.tuples().all())
+        answers: dict[UUID, wire.ImportReport | None] = {}
+
+        async def ask(task_id: UUID) -> None:
+            try:
+                answers[task_id] = await client.get_import(task_id)
+            except NotFound:
+                answers[task_id] = None
+
+        try:
+            await _each(known, ask)
+        finally:
+            if answers:
+                await self._take_answers(known, answers)
+
+    async def _take_answers(
+        self, known: Mapping[UUID, int], answers: Mapping[UUID, wire.ImportReport | None]
+    ) -> None:
+        """Take over what silent imports answered; `known` are their sequences before they were asked."""
+        async with self._database.begin() as session:
+            locked = await lock_tasks(session, answers)
+            for task_id, report in answers.items():
+                task = locked[task_id]
+                if task.finished_at is not None:
+                    continue
+                if report is None or report.sequence < known[task_id]:
+                    task.sequence = 0
+                if report is None:
+                    log.warning("proxy does not know the import; ordered again", task_id=str(task_id))
+                    task.ordered_at = None
+                task.updated_at = utc_now()
+            await locked.take(report for report in answers.values() if report is not None)
+
+    # An outage is worth one line when it begins and one when it ends.
+
+    def _note_lost(self, what: str, reason: str) -> None:
+        if what not in self._lost:
+            self._lost.add(what)
+            log.warning("connection lost; waiting", to=what, reason=reason)
+
+    def _note_found(self, what: str) -> None:
+        if what in self._lost:
+            self._lost.remove(what)
+            log.info("connection is back", to=what)
+
+
+class _ProxyDown(Exception):
+    """The proxy does not answer; nothing else is asked of it in this round."""
+
+
+def _open_at(client: StorageProxyClient) -> ColumnElement[bool]:
+    return and_(ImportTask.proxy == client.name, ImportTask.finished_at.is_(None))
+
+
+async def _ready(reports: "asyncio.Queue[wire.ImportReport | None]") -> list[wire.ImportReport]:
+    """Wait for a report and return it with those behind it, in their order; nothing at the stream's end."""
+    batch = []
+    report = await reports.get()
+    while report is not None:
+        batch.append(report)
+        if reports.empty() or len(batch) == _MOST_REPORTS:
+            return batch
+        report = reports.get_nowait()
+    if batch:
+        reports.put_nowait(None)
+    return batch
+
+
+async def _each(task_ids: Iterable[UUID], ask: Callable[[UUID], Awaitable[None]]) -> None:
+    """Call a proxy for many tasks side by side. Raises `_ProxyDown`, after those that were under way, if it is."""
+    gate = asyncio.Semaphore(_CALLS_AT_ONCE)
+    down: list[Unavailable] = []
+
+    async def one(task_id: UUID) -> None:
+        async with gate:
+            if down:
+                return
+            try:
+                await ask(task_id)
+            except Unavailable as exc:
+                down.append(exc)
+            except StowageError as exc:
+                log.warning("proxy call refused", task_id=str(task_id), code=exc.code, reason=exc.message)
+
+    async with asyncio.TaskGroup() as group:
+        for task_id in task_ids:
+            group.create_task(one(task_id))
+    if down:
+        raise _ProxyDown(down[0].message)
