@@ -100,7 +100,6 @@ class Stack:
         self._ports: dict[str, int] = {}
         self._lock: IO[str] | None = None
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="stack")
-        self._ready = False
         self._postgres = EmbeddedPostgres(
             self.dir.postgres, durable=options.durable, log=self.dir.logs / "postgres.log"
         )
@@ -131,7 +130,6 @@ class Stack:
         except OSError as exc:
             raise CannotStart(f"{exc.filename or self.dir.path}: {exc.strerror or exc}") from exc
         await self._wait_ready()
-        self._ready = True
 
     async def stop(self) -> None:
         """Stop everything that runs, the database last, and let go of the directory."""
@@ -314,14 +312,8 @@ class Stack:
     async def _wait_ready(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_WITHIN
-        reasons = "the manager does not answer"
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-            while True:
-                with suppress(httpx.HTTPError, ValueError):
-                    answer = await client.get(f"{self.url}/readyz")
-                    if answer.status_code == httpx.codes.OK:
-                        return
-                    reasons = "; ".join(map(str, answer.json()["reasons"]))
+            while reasons := await self._reasons(client):
                 for part in self._parts.values():
                     if part.failures >= _GIVE_UP_AFTER:
                         raise CannotStart(
@@ -332,3 +324,17 @@ class Stack:
                         f"not ready after {_READY_WITHIN:g} s: {reasons}; the logs are in {self.dir.logs}"
                     )
                 await asyncio.sleep(_POLL)
+
+    async def _reasons(self, client: httpx.AsyncClient) -> str:
+        """Return why imports cannot be ordered yet; nothing if they can."""
+        try:
+            if self.options.sample_hub:
+                await client.get(f"{self.endpoint}/healthz")
+            answer = await client.get(f"{self.url}/readyz")
+            if answer.status_code == httpx.codes.OK:
+                return ""
+            return "; ".join(map(str, answer.json()["reasons"])) or "no reason given"
+        except httpx.HTTPError as exc:
+            return f"{exc.request.url} does not answer"
+        except (ValueError, LookupError, TypeError):
+            return f"{self.url}/readyz answers with status {answer.status_code}"
