@@ -14,7 +14,7 @@ from stowage.stack import StackOptions, default_data_dir
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataDir:
-    data = DataDir(tmp_path / 'a "quoted" – place')
+    data = DataDir(tmp_path / 'a "quoted" é place')
     data.make()
     return data
 
