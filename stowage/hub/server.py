@@ -1,6 +1,7 @@
 """The hub as a process."""
 
 import contextlib
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -12,9 +13,12 @@ from stowage.hub.app import create_app
 from stowage.hub.errors import HubError
 from stowage.hub.layout import model_ids, read_model
 
+HIGHEST_PORT = 65535
+
 
 def run(directory: Path, host: str, port: int, *, token_file: Path | None = None) -> None:
     """Serve until SIGTERM or SIGINT; port 0 takes a free one. Says on standard output where, once it answers.
+    Belongs into the main thread, for the signals' sake.
 
     Raises `BadRequest` for a model that is laid out wrongly, an unusable token file or an address in use.
     """
@@ -35,6 +39,8 @@ def run(directory: Path, host: str, port: int, *, token_file: Path | None = None
     )
     sys.stdout.write(f"Hub of {directory} at http://{address}:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
+    # uvicorn stops at a signal and then raises it again: this turns both into a return.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -64,14 +70,20 @@ def _read_tokens(token_file: Path) -> list[str]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    wrong = f"cannot listen on {host}:{port}"
+    if not 0 <= port <= HIGHEST_PORT:
+        raise BadRequest(f"{wrong}; choose a port up to {HIGHEST_PORT}", field="listen")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Made with its protocol: asyncio turns Nagle's algorithm off only where it knows that this is TCP.
         listener = socket.socket(family, kind, protocol)
+    except OSError as exc:
+        raise BadRequest(f"{wrong} ({exc.strerror}); choose another", field="listen") from exc
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
-    except (OSError, OverflowError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-        raise BadRequest(
-            f"cannot listen on {host}:{port} ({reason}); choose another", field="listen"
-        ) from exc
+    except OSError as exc:
+        listener.close()
+        raise BadRequest(f"{wrong} ({exc.strerror}); choose another", field="listen") from exc
+    return listener
