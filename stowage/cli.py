@@ -8,6 +8,7 @@ Exit status   meaning
 130           interrupted; an import that was waited for goes on
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -90,25 +91,28 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    from stowage.commands import output  # noqa: PLC0415 -- rich costs a third of `stowage version`
-
-    output.prepare_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no file name breaks a pipe whose encoding cannot write it
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(arguments, prog_name="stowage", standalone_mode=False)
     except StowageError as error:
         where = f"{error.code}, {error.field}" if error.field else error.code
-        output.error(f"{error.message} ({where})")
+        _print_error(f"{error.message} ({where})")
         return exit_status(error)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        output.error(error.format_message() + (f" Try `{context.command_path} --help`." if context else ""))
+        _print_error(error.format_message() + (f" Try `{context.command_path} --help`." if context else ""))
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED
-    except BrokenPipeError:
-        output.close_stdout()
-        return FAILED
     return status or DONE
+
+
+def _print_error(message: str) -> None:
+    from stowage.commands.output import error  # noqa: PLC0415 -- rich costs a third of `stowage version`
+
+    error(message)
 
 
 def exit_status(error: StowageError) -> int:

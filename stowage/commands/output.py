@@ -1,7 +1,6 @@
 """How the commands write: for people on a terminal, as plain lines in a pipe, as JSON for programs."""
 
 import json
-import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -130,15 +129,3 @@ def local_time(text: str | None) -> str:
         return moment(text).strftime("%Y-%m-%d %H:%M:%S")
     except ValueError:
         return text
-
-
-def prepare_streams() -> None:
-    """Let no file name break a terminal or pipe whose encoding cannot write it."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def close_stdout() -> None:
-    """Leave nothing to be flushed into a pipe that its reader closed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,8 +15,8 @@ from stowage.commands.output import console, human_duration, human_size, plain, 
 from stowage.documents import ImportTask
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
-PATIENCE = 60.0
-FASTEST, SLOWEST = 0.3, 1.0
+PATIENCE = 60.0  # seconds without an answer
+FASTEST, SLOWEST = 0.3, 1.0  # seconds between two questions, at first and after a minute
 
 
 class ImportView(Protocol):
@@ -31,16 +31,12 @@ class ImportView(Protocol):
 
 
 def wait_for_import(
-    client: StowageClient,
-    task: ImportTask,
-    show: Callable[[ImportTask], None],
-    *,
-    patience: float = PATIENCE,
+    client: StowageClient, task: ImportTask, show: Callable[[ImportTask], None]
 ) -> ImportTask:
     """Return the import once it ended; `show` is called with every state that was seen, the last one too.
 
-    A manager that restarts or cannot be reached is asked again without a word for `patience` seconds; then
-    `Unavailable` is raised, and the import goes on without us.
+    A manager that restarts or cannot be reached is asked again without a word for a minute; then `Unavailable`
+    is raised, and the import goes on without us.
     """
     began = answered = time.monotonic()
     show(task)
@@ -49,7 +45,7 @@ def wait_for_import(
         try:
             task = client.import_task(task["id"])
         except (Unavailable, Internal) as exc:
-            if time.monotonic() - answered > patience:
+            if time.monotonic() - answered > PATIENCE:
                 raise Unavailable(
                     f"lost the manager while waiting: {exc.message} The import may go on there;"
                     f" `stowage task watch {task['id']}` waits for it again"

@@ -1,0 +1,119 @@
+from collections.abc import Callable
+
+import pytest
+from graphql import GraphQLSchema, parse, validate
+
+from proxy_client.errors import CODES, BadRequest, error_for
+from stowage import documents
+from stowage.cli import exit_status
+from stowage.commands.parts import parse_listen
+from tests.cli.stand_in import Outcome
+
+Run = Callable[..., Outcome]
+
+COMMANDS = [
+    ["up"],
+    ["scan"],
+    ["import"],
+    ["folder", "list"],
+    ["folder", "create"],
+    ["folder", "files"],
+    ["task", "list"],
+    ["task", "show"],
+    ["task", "watch"],
+    ["task", "cancel"],
+    ["hub"],
+]
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_help_teaches_by_examples_of_that_command(stowage: Run, command: list[str]) -> None:
+    outcome = stowage(*command, "--help")
+    assert outcome.status == 0
+    examples = [line for line in outcome.out.splitlines() if line.startswith("    $ ")]
+    assert examples
+    assert " ".join(["stowage", *command]) in examples[0]
+
+
+@pytest.mark.parametrize("command", [[], ["version"], ["folder"], ["task"], *COMMANDS], ids=" ".join)
+def test_help_fits_its_page(stowage: Run, command: list[str]) -> None:
+    assert max(map(len, stowage(*command, "--help").out.splitlines())) <= 92
+
+
+def test_the_list_of_commands_names_each_with_its_purpose(stowage: Run) -> None:
+    out = stowage("--help").out
+    for line in [
+        "  up       Run all of Stowage on this machine, in the foreground.",
+        "  import   Import a model into a folder or the artifact storage.",
+        "  task     List, watch and cancel imports.",
+        "  version  Print the version.",
+    ]:
+        assert line in out.splitlines()
+
+
+@pytest.mark.parametrize("group", [[], ["folder"], ["task"]], ids=" ".join)
+def test_a_group_without_a_command_shows_its_help(stowage: Run, group: list[str]) -> None:
+    outcome = stowage(*group)
+    assert outcome.status == 2
+    assert outcome.out.startswith("Usage: stowage")
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(stowage: Run) -> None:
+    outcome = stowage("improt")
+    assert outcome.status == 2
+    assert "Did you mean 'import'?" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["import"], ["import", "a/b", "--bogus"], ["import", "a/b", "--on-conflict", "x"], ["task", "show"]],
+)
+def test_wrong_use_is_one_line_that_names_the_help(stowage: Run, arguments: list[str]) -> None:
+    outcome = stowage(*arguments)
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert "--help`" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (
+            2,
+            {
+                "BAD_REQUEST",
+                "NOT_FOUND",
+                "CONFLICT",
+                "UNSUPPORTED_REGISTRY",
+                "SOURCE_NOT_FOUND",
+                "PATH_REFUSED",
+            },
+        ),
+        (3, {"UNAUTHENTICATED", "FORBIDDEN", "UNAVAILABLE"}),
+    ],
+)
+def test_every_code_has_its_exit_status(status: int, codes: set[str]) -> None:
+    assert {code for code in CODES if exit_status(error_for(code, "")) == status} == codes
+
+
+def test_every_document_fits_the_schema(schema: GraphQLSchema) -> None:
+    texts = [text for name, text in vars(documents).items() if name.isupper() and not name.startswith("_")]
+    assert len(texts) == 10
+    for text in texts:
+        assert validate(schema, parse(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:8765", ("127.0.0.1", 8765)), ("[::1]:0", ("::1", 0)), ("localhost:80", ("localhost", 80))],
+)
+def test_an_address_to_listen_on_is_host_and_port(text: str, address: tuple[str, int]) -> None:
+    assert parse_listen(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8765", ":8765", "localhost", "localhost:", "localhost:65536", "h:-1", "h:٣"]
+)
+def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match="HOST:PORT"):
+        parse_listen(text)
