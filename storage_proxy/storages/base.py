@@ -126,8 +126,9 @@ class StagedWriter(ABC):
 
     @abstractmethod
     async def write(self, data: bytes | memoryview) -> None:
-        """Hash and append `data`. Hands it to the file system every time, makes it durable every 8 MiB.
+        """Hash and append `data`, which may be reused at once. Less than 8 MiB are ever short of being durable.
 
+        Small pieces gather and are written together, so an error may come with a later call.
         Raises `DiskFull`, `QuotaExceeded`, `ReadOnlyStorage` or `StorageFailure`.
         """
 

@@ -1,8 +1,6 @@
-"""File system access beneath a directory descriptor: no path leaves it, no symbolic link is followed.
+"""File system access beneath an open directory (`root`), to which every path is relative.
 
-Paths are relative to an open directory (`root`). Where the kernel has `openat2` it holds the promise; else each
-component is opened by itself with O_NOFOLLOW. Functions raise OSError; `translated` turns that into an error of
-`proxy_client.errors` at the border.
+Functions raise OSError; `translated` turns that into an error of `proxy_client.errors` at the border.
 """
 
 import ctypes
@@ -27,11 +25,10 @@ from proxy_client.errors import (
     StorageFailure,
 )
 from storage_proxy.storages.base import STAGING_FOLDER, Digests
+from storage_proxy.volumes.beneath import FOLDER, open_beneath
 from storage_proxy.volumes.threads import stop_point
 
 CHUNK = 1 << 20  # bytes read or hashed at a time
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ATTEMPTS = 16  # openat2 says EAGAIN while somebody renames what it walks through
 
 # A clock tick of any kernel: a file changed twice within one keeps its modification time.
 _TICK = 0.02
@@ -66,6 +63,7 @@ class Modes:
         os.fchmod(fd, self.folder if stat.S_ISDIR(status.st_mode) else self.file)
 
 
+PUBLIC = Modes()
 PRIVATE = Modes(0o600, 0o700)
 
 
@@ -98,77 +96,10 @@ def storage_error(exc: OSError, doing: str) -> StorageError:
 # Opening.
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-_OPENAT2 = 437  # the same number on every architecture
-_RESOLVE = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _openat2(root: int, path: str, flags: int, mode: int) -> int:
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE)
-    for _ in range(_ATTEMPTS):
-        fd: int = _libc.syscall(
-            ctypes.c_long(_OPENAT2),
-            ctypes.c_int(root),
-            ctypes.c_char_p(os.fsencode(path)),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
-        if fd >= 0:
-            return fd
-        if ctypes.get_errno() not in {errno.EAGAIN, errno.EINTR}:
-            break
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-
-
-def _walk(root: int, path: str, flags: int, mode: int) -> int:
-    *folders, name = path.split("/")
-    if path.startswith("/") or ".." in folders or name == "..":
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
-    at = root
-    try:
-        for folder in folders:
-            inner = os.open(folder, _FOLDER, dir_fd=at)
-            if at != root:
-                os.close(at)
-            at = inner
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
-    finally:
-        if at != root:
-            os.close(at)
-
-
-def _kernel_has_openat2() -> bool:
-    root = os.open("/", _FOLDER)
-    try:
-        os.close(_openat2(root, ".", _FOLDER, 0))
-    except OSError:  # ENOSYS of an old kernel, EPERM of an old container runtime
-        return False
-    finally:
-        os.close(root)
-    return True
-
-
-_open_beneath = _openat2 if _kernel_has_openat2() else _walk
-
-
-def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open `path` ("" is the root itself). A link on the way is NotADirectoryError, a link at its end ELOOP."""
-    try:
-        return _open_beneath(root, path or ".", flags, mode)
-    except OSError as exc:
-        if exc.errno == errno.ELOOP and flags & os.O_DIRECTORY:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from exc
-        raise
-
-
 @contextmanager
-def opened(root: int, path: str, flags: int = _FOLDER) -> Iterator[int]:
+def opened(root: int, path: str, flags: int = FOLDER, mode: int = 0) -> Iterator[int]:
     """Open a folder, or with other `flags` a file, for the length of a block."""
-    fd = open_beneath(root, path, flags)
+    fd = open_beneath(root, path, flags, mode)
     try:
         yield fd
     finally:
@@ -274,7 +205,7 @@ def digest(fd: int) -> Digests | None:
     before = os.fstat(fd)
     if 0 <= time.time() - before.st_mtime < _TICK:
         time.sleep(_TICK)  # from now on a change shows in the modification time
-    sha256, sha1 = hashlib.sha256(), _blob_hash(before.st_size)
+    sha256, sha1 = hashlib.sha256(), blob_hash(before.st_size)
     buffer = memoryview(bytearray(CHUNK))
     offset = 0
     while count := os.preadv(fd, [buffer], offset):
@@ -287,7 +218,8 @@ def digest(fd: int) -> Digests | None:
     return Digests(offset, sha256.hexdigest(), sha1.hexdigest())
 
 
-def _blob_hash(size: int) -> "hashlib._Hash":
+def blob_hash(size: int) -> "hashlib._Hash":
+    """Begin the hash that Git gives a blob of `size` bytes."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
@@ -338,6 +270,15 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
+def append(root: int, path: str, line: bytes, *, durable: bool) -> None:
+    """Append in one piece to a file that is made when it is not there."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with opened(root, path, flags, PRIVATE.file) as fd:
+        write_all(fd, line)
+        if durable:
+            os.fdatasync(fd)
+
+
 def fdatasync(fd: int) -> None:
     """Make the bytes of an open file durable."""
     os.fdatasync(fd)
@@ -381,17 +322,18 @@ def make_folder(root: int, path: str, modes: Modes) -> None:
             modes.apply(fd)
 
 
-def make_folders(root: int, path: str, modes: Modes) -> None:
-    """Make a folder and those above it, each durable; those that are there are left as they are."""
+def make_folders(root: int, path: str, modes: Modes, *, durable: bool = True) -> None:
+    """Make a folder and those above it; those that are there are left as they are."""
     if not path or is_folder(root, path):
         return
     above = path.rpartition("/")[0]
-    make_folders(root, above, modes)
+    make_folders(root, above, modes, durable=durable)
     with suppress(FileExistsError):
         make_folder(root, path, modes)
     if not is_folder(root, path):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    sync_folder(root, above)
+    if durable:
+        sync_folder(root, above)
 
 
 def unlink(root: int, path: str) -> None:
@@ -455,6 +397,7 @@ def rename(source_root: int, source: str, target_root: int, target: str) -> None
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
 _NOREPLACE = 1
 _EXCHANGE = 2
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}

@@ -1,0 +1,36 @@
+"""The artifact storages of a storage proxy, by name."""
+
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+from proxy_client.errors import NotFound
+from storage_proxy.settings import Settings
+from storage_proxy.storages.base import AbstractStorage
+from storage_proxy.storages.vfs import VFSStorage
+
+
+class StoragePool:
+    """Every artifact storage that is configured; iterating gives them in the order of their names."""
+
+    def __init__(self, storages: Mapping[str, AbstractStorage]) -> None:
+        self._storages = dict(sorted(storages.items()))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the storages of the `[artifact-storages.NAME]` sections. Touches no file system."""
+        sections = settings.artifact_storages
+        return cls({name: VFSStorage(name, section.path) for name, section in sections.items()})
+
+    def get_storage(self, name: str) -> AbstractStorage:
+        """Return a storage. Raises `NotFound` that names the known ones."""
+        if name not in self._storages:
+            known = ", ".join(self._storages) or "none"
+            raise NotFound(
+                f"this storage proxy has no artifact storage {name!r} (it has: {known}); "
+                f"add [artifact-storages.{name}] to its configuration",
+                field="storage_name",
+            )
+        return self._storages[name]
+
+    def __iter__(self) -> Iterator[AbstractStorage]:
+        return iter(self._storages.values())

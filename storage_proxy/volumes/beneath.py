@@ -1,0 +1,82 @@
+"""Opening a path beneath a directory descriptor: nothing leaves it, no symbolic link is followed.
+
+By `openat2` (Linux 5.6), else component by component with O_NOFOLLOW. `resolve()` and then `open()` would lose the
+race against somebody who swaps a folder for a link.
+"""
+
+import ctypes
+import errno
+import os
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ATTEMPTS = 16  # openat2 says EAGAIN while somebody renames what it walks through
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _openat2(root: int, path: str, flags: int, mode: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE)
+    for _ in range(_ATTEMPTS):
+        fd: int = _libc.syscall(
+            ctypes.c_long(_OPENAT2),
+            ctypes.c_int(root),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() not in {errno.EAGAIN, errno.EINTR}:
+            break
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+
+def _walk(root: int, path: str, flags: int, mode: int) -> int:
+    *folders, name = path.split("/")
+    if path.startswith("/") or ".." in folders or name == "..":
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    at = root
+    try:
+        for folder in folders:
+            inner = os.open(folder, FOLDER, dir_fd=at)
+            if at != root:
+                os.close(at)
+            at = inner
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
+    finally:
+        if at != root:
+            os.close(at)
+
+
+def _kernel_has_openat2() -> bool:
+    root = os.open("/", FOLDER)
+    try:
+        os.close(_openat2(root, ".", FOLDER, 0))
+    except OSError:  # ENOSYS of an old kernel, EPERM of an old container runtime
+        return False
+    finally:
+        os.close(root)
+    return True
+
+
+_open_beneath = _openat2 if _kernel_has_openat2() else _walk
+
+
+def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` ("" is the root itself). A link, at its end or on the way, is an error: ELOOP or ENOTDIR.
+
+    For a folder it is always NotADirectoryError, as for any other thing that is no folder.
+    """
+    try:
+        return _open_beneath(root, path or ".", flags, mode)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP and flags & os.O_DIRECTORY:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from exc
+        raise
