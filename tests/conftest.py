@@ -36,7 +36,8 @@ class PostgresServer:
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Make a database, a copy of the template when one is named; return its URL."""
-        source = f' TEMPLATE "{template}"' if template else ""
+        # FILE_COPY: without fsync its checkpoints are cheap, and the other way writes every page to the log.
+        source = f' TEMPLATE "{template}" STRATEGY FILE_COPY' if template else ""
         self.execute(f'CREATE DATABASE "{name}"{source}')
         return self.url(name)
 
