@@ -101,7 +101,7 @@ class Order:
     def cursor(self, values: Sequence[Any]) -> str:
         """Name a row by the values of its keys."""
         plain = [value.value if isinstance(value, enum.Enum) else value for value in values]
-        packed = orjson.dumps([self.signature, *plain])
+        packed = orjson.dumps([self.signature, *plain], default=str)  # asyncpg has a UUID of its own
         return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
     def values(self, cursor: str, field: str) -> list[Any]:
@@ -248,7 +248,7 @@ async def count_rows_of(
         .order_by(None)
         .group_by(parent)
     )
-    found: dict[UUID, int] = dict((await session.execute(counted)).tuples().all())
+    found: dict[UUID, int] = {row[0]: row[1] for row in await session.execute(counted)}
     return {each: found.get(each, 0) for each in parents}
 
 

@@ -1,5 +1,6 @@
 """How errors look in an answer: a code each, and nothing of the inside of Stowage."""
 
+import re
 from typing import Any
 
 import structlog
@@ -14,14 +15,20 @@ VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
 # PostgreSQL: character_not_in_repertoire. Its text holds every character but NUL.
 _NUL_IN_TEXT = "22021"
 
+# The beginning of graphql-core's message on a variable that cannot be coerced.
+_INVALID_VARIABLE = re.compile(r"Variable '\$(?P<name>\w+)' has invalid value(?: at (?P<inside>[^:]+))?:")
+
 log = structlog.get_logger()
 
 
 def presented(error: GraphQLError, request_id: str) -> GraphQLError:
     """Give an error its code. What nobody foresaw is logged, and shows the request id alone."""
     fault = error.original_error
-    if fault is None:
-        return _with(error, error.message, (error.extensions or {}).get("code") or _code_of(error))
+    if fault is None or isinstance(fault, GraphQLError):
+        # It is graphql-core that speaks, about what the caller sent.
+        code = PARSE_FAILED if isinstance(error, GraphQLSyntaxError) else BadRequest.code
+        code = (error.extensions or {}).get("code", code)
+        return _with(error, error.message, code, _variable_in(error.message))
     if isinstance(fault, DBAPIError) and getattr(fault.orig, "sqlstate", None) == _NUL_IN_TEXT:
         fault = BadRequest("a text holds the character NUL; leave it out")
     if isinstance(fault, RecursionError) and error.path is None:
@@ -43,9 +50,9 @@ def error_body(error: StowageError) -> dict[str, Any]:
     return {"data": None, "errors": [{"message": error.message, "extensions": extensions}]}
 
 
-def _code_of(error: GraphQLError) -> str:
-    # Without an original error it is graphql-core that speaks, about what the caller sent.
-    return PARSE_FAILED if isinstance(error, GraphQLSyntaxError) else BadRequest.code
+def _variable_in(message: str) -> str | None:
+    found = _INVALID_VARIABLE.match(message)
+    return found["name"] + (found["inside"] or "") if found else None
 
 
 def _with(error: GraphQLError, message: str, code: str, field: str | None = None) -> GraphQLError:

@@ -91,7 +91,7 @@ class Loaders:
     async def _vfolders(self, ids: list[UUID]) -> list[SeenVFolder | None]:
         async with self._database.read() as session:
             found = await session.execute(visible_vfolders(self._caller).where(VFolder.id == any_of(ids)))
-            rows = {row.id: SeenVFolder(row, permission) for row, permission in found.tuples()}
+            rows = {row.id: SeenVFolder(row, permission) for row, permission in found}
         return [rows.get(each) for each in ids]
 
     async def _task_vfolders(self, ids: list[UUID]) -> list[SeenVFolder]:
