@@ -142,11 +142,11 @@ def _print_outcome(task: ImportTask, files: list[VFolderFile] | None) -> None:
     if task["status"] != "SUCCEEDED":
         return
     out = console()
-    seconds = ""
+    brought = f"Imported {plain(model_name(task))}: {file_count(task['filesDone'])}, {human_size(task['bytesDone'])}"
     if task["startedAt"] and task["finishedAt"]:
         took = moment(task["finishedAt"]) - moment(task["startedAt"])
-        seconds = f" in {human_duration(took.total_seconds())}"
-    out.print(Text(f"Imported {plain(model_name(task))}{seconds}", style="green"))
+        brought += f" in {human_duration(took.total_seconds())}"
+    out.print(Text(brought, style="green"))
     if files is not None:
         out.print()
         print_files(files, limit=FILES_SHOWN)
@@ -182,4 +182,9 @@ def print_files(files: list[VFolderFile], *, limit: int | None = None) -> None:
         console().print(f"… and {len(files) - len(shown)} more")
     plain_files = [entry for entry in files if not entry["isDirectory"]]
     total = human_size(sum(entry["size"] for entry in plain_files))
-    console().print(f"{len(plain_files)} {'file' if len(plain_files) == 1 else 'files'}, {total}")
+    console().print(f"{file_count(len(plain_files))}, {total}")
+
+
+def file_count(count: int) -> str:
+    """Write a number of files."""
+    return "1 file" if count == 1 else f"{count} files"

@@ -12,7 +12,7 @@ from stowage.client import StowageClient, connect
 from stowage.commands import epilog
 from stowage.commands.following import SUCCEEDED, follow, report
 from stowage.commands.output import console, human_size, plain, print_facts, print_json, print_table
-from stowage.documents import ArtifactRevision
+from stowage.documents import ArtifactRevision, VFolder
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -96,7 +96,7 @@ def import_(
         ),
     ] = None,
     create: Annotated[
-        bool, typer.Option("--create", help="Make the folder if there is none of that name.")
+        bool, typer.Option("--create", help="Make the folder if you have none of that name.")
     ] = False,
     path: Annotated[
         str | None,
@@ -127,11 +127,7 @@ def import_(
     if on_conflict is not None:
         options["onConflict"] = on_conflict.upper()
     with connect() as client:
-        folder = None if to is None else client.find_vfolder(to)
-        if to is not None and folder is None and not create:
-            raise NotFound(
-                f"there is no folder {to}; --create makes it, `stowage folder list` shows yours", field="--to"
-            )
+        folder = None if to is None else _find_folder(client, to, create=create)
         revision = revision_in_catalogue(client, name, version or DEFAULT_REVISION)
         if to is not None and folder is None:
             folder = client.create_vfolder(to, usage_mode="MODEL", host=None)
@@ -146,6 +142,18 @@ def import_(
             return follow(client, task, as_json=as_json)
         report(client, task, as_json=as_json)
         return SUCCEEDED
+
+
+def _find_folder(client: StowageClient, name: str, *, create: bool) -> VFolder | None:
+    """Return the folder to import into, None where it is to be made."""
+    folder = client.find_vfolder(name)
+    if folder is None and not create:
+        raise NotFound(
+            f"there is no folder {name}; --create makes it, `stowage folder list` shows yours", field="--to"
+        )
+    if create and folder is not None and folder["name"] == name and folder["permission"] == "READ_ONLY":
+        return None  # somebody else's of the same name
+    return folder
 
 
 def revision_in_catalogue(client: StowageClient, model: str, version: str) -> ArtifactRevision:

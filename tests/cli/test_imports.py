@@ -31,6 +31,7 @@ def test_an_import_is_waited_for_and_says_where_its_files_lie(manager: StandIn, 
         ["30", "B", "2026-11-22", "12:00:01", "sample/tiny-bert/main/config.json"],
         ["70", "B", "2026-11-22", "12:00:01", "sample/tiny-bert/main/model.safetensors"],
     ]
+    assert "Imported sample/tiny-bert@main: 2 files, 100 B in 4.0 s" in lines
     assert "2 files, 100 B" in lines
     assert f"folder  models ({FOLDER_ID})" in lines
     assert "host    local:volume1" in lines
@@ -174,6 +175,14 @@ def test_create_makes_a_folder_for_models(manager: StandIn, stowage: Run) -> Non
 def test_create_takes_a_folder_that_is_there(manager: StandIn, stowage: Run) -> None:
     assert stowage("import", "sample/tiny-bert", "--to", "models", "--create").status == 0
     assert manager.arguments("createVfolder") == []
+
+
+def test_create_leaves_a_folder_alone_that_the_caller_may_only_read(manager: StandIn, stowage: Run) -> None:
+    theirs = vfolder(identity="9c1f4b5e-2f0d-4c57-8d8e-0f6a2b9d4c99", permission="READ_ONLY")
+    manager.answers["vfolders"] = connection([theirs])
+    manager.answers["createVfolder"] = {"vfolder": vfolder()}
+    stowage("import", "sample/tiny-bert", "--to", "models", "--create")
+    assert manager.arguments("importArtifacts")[0]["input"]["vfolderId"] == FOLDER_ID
 
 
 def test_a_model_that_is_nowhere_makes_no_folder(manager: StandIn, stowage: Run) -> None:

@@ -1,52 +1,19 @@
 """The command as a process of its own: on a terminal, in a pipe, interrupted."""
 
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from fcntl import ioctl
-from struct import pack
-from termios import TIOCSWINSZ
 
 import pytest
 
 from tests.cli.stand_in import TASK_ID, StandIn, file, steps, task
+from tests.cli.terminal import on_a_terminal, without_escapes
 
 STOWAGE = [sys.executable, "-m", "stowage"]
 IMPORT = [*STOWAGE, "import", "sample/tiny-bert", "--to", "models"]
-
-
-def on_a_terminal(command: list[str], *, columns: int = 100, **environment: str) -> tuple[int, str]:
-    """Run a command whose input, output and errors are one terminal; return its status and what it wrote."""
-    leader, follower = pty.openpty()
-    ioctl(follower, TIOCSWINSZ, pack("HHHH", 40, columns, 0, 0))
-    process = subprocess.Popen(
-        command,
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=os.environ | {"TERM": "xterm-256color"} | environment,
-        start_new_session=True,
-    )
-    os.close(follower)
-    written = b""
-    while True:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:  # how Linux says that the other side is closed
-            break
-        if not chunk:
-            break
-        written += chunk
-    os.close(leader)
-    return process.wait(), written.decode()
-
-
-def without_escapes(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def test_a_terminal_gets_a_bar_with_rate_remaining_time_step_and_files(manager: StandIn) -> None:

@@ -1,0 +1,260 @@
+"""The commands against a whole stack, as a person runs them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cli.terminal import on_a_terminal, without_escapes
+from tests.conftest import RunningStack
+from tests.faults.hub import FaultHub, Rule
+from tests.faults.models import digest_tree, make_model
+
+MODEL = "acme/halting"
+SIZE = 2 << 20
+HALT = Rule(path=r"/resolve/.*weights", stall_after=SIZE // 2)
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultHub]:
+    directory = tmp_path_factory.mktemp("hub")
+    make_model(directory, MODEL, {"config.json": b"{}", "weights.bin": SIZE, "onnx/model.onnx": 1000})
+    make_model(directory, MODEL, {"config.json": b"{}"}, branch="v1.0")
+    with FaultHub(directory) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def shell(hub: FaultHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Shell"]:
+    stack = RunningStack(tmp_path_factory.mktemp("cli") / "data", hf_endpoint=hub.url)
+    yield Shell(stack)
+    stack.stop()
+
+
+@pytest.fixture(autouse=True)
+def good_hub(hub: FaultHub) -> Iterator[None]:
+    yield
+    hub.clear()
+
+
+class Shell:
+    """Runs `stowage` as the administrator of a stack."""
+
+    def __init__(self, stack: RunningStack) -> None:
+        self.stack = stack
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("STOWAGE_")}
+        self.environment = kept | {"STOWAGE_DATA_DIR": str(stack.dir.path)}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "stowage", *arguments]
+
+    def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def wait_for_line(process: "subprocess.Popen[str]", pattern: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return
+    assert process.stderr is not None
+    pytest.fail(f"no line {pattern!r}; it said {process.stderr.read()}")
+
+
+def test_a_scan_shows_every_branch(shell: Shell) -> None:
+    rows = [line.split() for line in shell("scan", MODEL).stdout.splitlines()[1:]]
+    assert sorted(row[1] for row in rows) == ["main", "v1.0"]
+
+
+def test_an_import_into_a_new_folder_is_exact_and_listed(shell: Shell, hub: FaultHub) -> None:
+    done = shell("import", MODEL, "--to", "walk", "--create")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "acme/halting@main: succeeded" in done.stdout
+    assert f"{MODEL}/main/onnx/model.onnx" in done.stdout
+    assert "3 files, 2.0 MiB" in done.stdout
+    folder = re.search(r"^folder +walk \((\S+)\)$", done.stdout, re.MULTILINE)
+    assert folder
+    hexed = folder[1].replace("-", "")
+    [place] = shell.stack.volume.glob(f"*/{hexed[:2]}/{hexed[2:4]}/{hexed[4:]}")
+    arrived = digest_tree(place / MODEL / "main")
+    assert arrived == digest_tree(hub.directory / MODEL)
+
+
+def test_json_holds_task_destination_and_files(shell: Shell) -> None:
+    shell("folder", "create", "for-json")
+    task = shell.json("import", f"{MODEL}@v1.0", "--to", "for-json")
+    assert (task["status"], task["destination"]["vfolder"]["name"]) == ("SUCCEEDED", "for-json")
+    assert [(file["path"], file["size"]) for file in task["files"]] == [(f"{MODEL}/v1.0/config.json", 2)]
+    assert shell.json("task", "show", task["id"])["commit"] == task["commit"]
+
+
+def test_an_import_into_the_artifact_storage_happens_once(shell: Shell) -> None:
+    first = shell.json("import", f"{MODEL}@v1.0")
+    assert first["destination"]["storageName"] == "archive"
+    again = shell("import", f"{MODEL}@v1.0")
+    assert again.returncode == 0
+    assert "holds it already" in again.stdout
+    assert shell.json("import", f"{MODEL}@v1.0", "--force")["id"] not in {None, first["id"]}
+
+
+def test_an_import_that_was_only_ordered_can_be_watched(shell: Shell, hub: FaultHub) -> None:
+    hub.set(HALT)
+    task_id = shell.json("import", MODEL, "--to", "watched", "--create", "--no-wait")["id"]
+    with shell.start("task", "watch", task_id) as watching:
+        wait_for_line(watching, r"download [4-5]\d%")
+        assert task_id in shell("task", "list", "--status", "running").stdout
+        hub.clear()
+        out, err = watching.communicate()
+    assert watching.returncode == 0, err
+    assert f"{MODEL}/main/weights.bin" in out
+
+
+def test_a_watched_import_that_is_cancelled_exits_with_1(shell: Shell, hub: FaultHub) -> None:
+    hub.set(HALT)
+    with shell.start("import", MODEL, "--to", "cancelled", "--create") as waiting:
+        wait_for_line(waiting, "download")
+        [task] = shell.json("task", "list", "--folder", "cancelled")
+        assert shell.json("task", "cancel", task["id"])["status"] == "CANCELLED"
+        _out, err = waiting.communicate()
+    assert waiting.returncode == 1
+    assert "was cancelled" in err
+    assert shell.json("folder", "files", "cancelled") == []
+    assert shell("task", "cancel", task["id"]).returncode == 0
+
+
+def test_ctrl_c_leaves_the_import_running(shell: Shell, hub: FaultHub) -> None:
+    hub.set(HALT)
+    with shell.start("import", MODEL, "--to", "left", "--create") as waiting:
+        wait_for_line(waiting, "download")
+        waiting.send_signal(signal.SIGINT)
+        _out, err = waiting.communicate()
+    assert waiting.returncode == 130
+    found = re.search(r"stowage task watch (\S+)", err)
+    assert found
+    assert shell.json("task", "show", found[1])["status"] == "RUNNING"
+    hub.clear()
+    assert shell.json("task", "watch", found[1])["status"] == "SUCCEEDED"
+
+
+def test_a_wait_survives_a_restart_of_the_manager(shell: Shell, hub: FaultHub) -> None:
+    hub.set(HALT)
+    with shell.start("import", MODEL, "--to", "restarted", "--create") as waiting:
+        wait_for_line(waiting, "download")
+        shell.stack.kill("manager")
+        hub.clear()
+        out, err = waiting.communicate()
+    assert (waiting.returncode, err) == (0, "")
+    assert f"{MODEL}/main/weights.bin" in out
+
+
+def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(shell: Shell) -> None:
+    command = shell.command("import", MODEL, "--to", "shown", "--create")
+    status, written = on_a_terminal(command, **shell.environment)
+    assert status == 0
+    assert re.search(r"succeeded ━+ 100% +2\.0 MiB/2\.0 MiB +3/3 files", without_escapes(written))
+    piped = shell("import", MODEL, "--to", "shown").stdout
+    assert "━" not in piped
+    assert "acme/halting@main: succeeded (2.0 MiB of 2.0 MiB, 3 of 3 files)" in piped.splitlines()
+
+
+def test_a_file_of_ones_own_in_the_way_fails_the_import_with_status_1(shell: Shell) -> None:
+    hexed = shell.json("folder", "create", "mine")["id"].replace("-", "")
+    [place] = shell.stack.volume.glob(f"*/{hexed[:2]}/{hexed[2:4]}/{hexed[4:]}")
+    mine = place / "here" / "config.json"
+    mine.parent.mkdir()
+    mine.write_text("my own")
+    done = shell("import", MODEL, "--to", "mine", "--path", "here")
+    assert done.returncode == 1
+    assert "DESTINATION_CONFLICT" in done.stderr
+    assert mine.read_text() == "my own"
+    done = shell("import", MODEL, "--to", "mine", "--path", "here", "--on-conflict", "overwrite")
+    assert (done.returncode, mine.read_text()) == (0, "{}")
+
+
+def test_folders_are_made_listed_and_looked_into(shell: Shell) -> None:
+    made = shell.json("folder", "create", "made", "--mode", "data")
+    assert (made["usageMode"], made["host"]) == ("DATA", "local:volume1")
+    assert made["id"] in [folder["id"] for folder in shell.json("folder", "list", "--writable")]
+    assert [folder["name"] for folder in shell.json("folder", "list", "--search", "mad")] == ["made"]
+    shell("import", MODEL, "--to", made["id"], "--path", "/")
+    paths = [file["path"] for file in shell.json("folder", "files", "made")]
+    assert paths == ["config.json", "onnx/model.onnx", "weights.bin"]
+    flat = [file["path"] for file in shell.json("folder", "files", "made", "--flat", "--path", "onnx")]
+    assert flat == ["onnx/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["import", "acme/nothing", "--to", "errors"], 2, "SOURCE_NOT_FOUND"),
+        (["import", f"{MODEL}@nothing", "--to", "errors"], 2, "SOURCE_NOT_FOUND"),
+        (["import", MODEL, "--to", "nowhere"], 2, "--create makes it"),
+        (["import", MODEL, "--to", "errors", "--path", "../x"], 2, "BAD_REQUEST, input.options.path"),
+        (["folder", "create", "../x"], 2, "BAD_REQUEST, input.name"),
+        (["folder", "create", "errors"], 2, "CONFLICT"),
+        (["task", "show", "nonsense"], 2, "BAD_REQUEST"),
+        (["task", "cancel", NOBODY], 2, "NOT_FOUND"),
+    ],
+)
+def test_wrong_input_exits_with_2_and_names_the_fault(
+    shell: Shell, arguments: list[str], status: int, said: str
+) -> None:
+    shell("folder", "create", "errors")
+    done = shell(*arguments)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_wrong_token_exits_with_3(shell: Shell) -> None:
+    done = shell("folder", "list", STOWAGE_TOKEN="stw_wrong")
+    assert done.returncode == 3
+    assert "UNAUTHENTICATED" in done.stderr
+
+
+def test_a_user_sees_ones_own_and_may_not_scan(shell: Shell) -> None:
+    user = shell.stack.graphql('mutation { createUser(input: {email: "u@localhost"}) { user { id } } }')
+    user_id = user["createUser"]["user"]["id"]
+    made = shell.stack.graphql(
+        'mutation($id: ID!) { createToken(input: {userId: $id, name: "t"}) { token } }', {"id": user_id}
+    )
+    token = made["createToken"]["token"]
+    assert json.loads(shell("folder", "list", "--json", STOWAGE_TOKEN=token).stdout) == []
+    refused = shell("import", "acme/unknown", "--to", "u", "--create", STOWAGE_TOKEN=token)
+    assert refused.returncode == 3
+    assert "ask one for `stowage scan acme/unknown@main`" in refused.stderr
+    shell("scan", MODEL)
+    done = shell("import", MODEL, "--to", "u", "--create", "--json", STOWAGE_TOKEN=token)
+    assert json.loads(done.stdout)["requestedBy"]["email"] == "u@localhost"
+    assert shell("import", MODEL, "--to", "walk", STOWAGE_TOKEN=token).returncode == 2
+
+
+def test_the_version_is_that_of_the_package(shell: Shell) -> None:
+    assert re.fullmatch(r"stowage \d+\.\d+\.\d+\S*\n", shell("version").stdout)
