@@ -5,8 +5,8 @@ the resolve endpoint (X-Repo-Commit, X-Linked-Size, X-Linked-Etag on the answer 
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin
@@ -70,6 +70,7 @@ class _ModelInfo(BaseModel):
     sha: str | None = None
     downloads: int | None = None
     likes: int | None = None
+    description: str | None = None
     tags: list[str] = []
     last_modified: datetime | None = Field(default=None, alias="lastModified")
 
@@ -81,6 +82,22 @@ class _Ref(BaseModel):
 class _Refs(BaseModel):
     branches: list[_Ref] = []
     tags: list[_Ref] = []
+
+
+class _RevisionGone(SourceNotFound):
+    """The registry has the model, not the revision."""
+
+
+@contextmanager
+def _pinned_to(commit: str) -> Iterator[None]:
+    """Say of a commit that is gone what it means: the model was changed at its source."""
+    try:
+        yield
+    except _RevisionGone as exc:
+        raise SourceChanged(
+            f"the registry no longer serves commit {commit}, which the import is pinned to; "
+            "scan the model again and import what is there now"
+        ) from exc
 
 
 class HuggingFaceRegistry(AbstractRegistry):
@@ -156,9 +173,10 @@ class HuggingFaceRegistry(AbstractRegistry):
     ) -> AsyncIterator[FileStream]:
         url = f"{self._endpoint}/{quote(model_id)}/resolve/{commit}/{quote(file.path)}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        async with self._opened(url, headers, pinned=(commit, file)) as response:
-            begins = _where_bytes_begin(response, offset, file)
-            yield FileStream(begins, _body(response))
+        with _pinned_to(commit):
+            async with self._opened(url, headers, pinned=(commit, file)) as response:
+                begins = _where_bytes_begin(response, offset, file)
+                yield FileStream(begins, _body(response))
 
     async def _describe(self, model_id: str, name: str) -> RegistryRevision:
         commit = await self._resolve(model_id, name, retries=INTERACTIVE_RETRIES)
@@ -176,8 +194,9 @@ class HuggingFaceRegistry(AbstractRegistry):
     async def _list_files(self, model_id: str, commit: str, *, retries: int) -> list[PlannedFile]:
         url = f"{self._api(model_id, 'tree', commit)}?recursive=true&expand=false"
         files: list[PlannedFile] = []
-        async for page in self._pages(url, list[_TreeEntry], retries=retries):
-            files += [_planned(entry) for entry in page if entry.type == "file"]
+        with _pinned_to(commit):
+            async for page in self._pages(url, list[_TreeEntry], retries=retries):
+                files += [_planned(entry) for entry in page if entry.type == "file"]
         return files
 
     async def _readme(self, model_id: str, commit: str, readme: PlannedFile) -> str | None:
@@ -201,10 +220,11 @@ class HuggingFaceRegistry(AbstractRegistry):
             link = _NEXT_LINK.search(headers.get("link", ""))
             if link is None:
                 return
-            url = urljoin(url, link[1])
-            if url in seen or _origin(httpx.URL(url)) != self._origin:
+            # A mirror behind a TLS front may link to itself by another scheme or name; only path and query count.
+            url = str(httpx.URL(url).join(httpx.URL(urljoin(url, link[1])).raw_path.decode("ascii")))
+            if url in seen:
                 break
-        raise SourceInvalid("the registry's listing links to itself without end or to another host")
+        raise SourceInvalid("the registry's listing links to itself without end")
 
     async def _json(
         self, url: str, shape: type[T], *, retries: int, answer_headers: dict[str, str] | None = None
@@ -282,6 +302,8 @@ class HuggingFaceRegistry(AbstractRegistry):
             return RetryLater(said, retry_after_seconds(headers.get("retry-after")))
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return SourceInvalid(said)
+        if code == "RevisionNotFound":
+            return _RevisionGone(f"{said}; check the revision's name")
         if status in {httpx.codes.NOT_FOUND, httpx.codes.GONE} or code in {
             "RepoNotFound",
             "RevisionNotFound",
@@ -303,6 +325,7 @@ class HuggingFaceRegistry(AbstractRegistry):
 def _as_registry_model(info: _ModelInfo, revisions: list[RegistryRevision]) -> RegistryModel:
     return RegistryModel(
         model_id=info.id,
+        description=info.description,
         downloads=info.downloads,
         likes=info.likes,
         last_modified=info.last_modified,
@@ -351,6 +374,11 @@ def _check_pinned(response: httpx.Response, commit: str, file: PlannedFile) -> N
     if file.sha256 and re.fullmatch(r"[0-9a-f]{64}", linked) and linked != file.sha256:
         raise SourceChanged(
             f"the registry's {_shown(file.path)} is now {linked}, the import is pinned to {file.sha256}"
+        )
+    etag = response.headers.get("etag", "").removeprefix("W/").strip('"')
+    if file.blob_id and re.fullmatch(r"[0-9a-f]{40}", etag) and etag != file.blob_id:
+        raise SourceChanged(
+            f"the registry's {_shown(file.path)} is now {etag}, the import is pinned to {file.blob_id}"
         )
     size = response.headers.get("x-linked-size")
     if size is not None and size != str(file.size):

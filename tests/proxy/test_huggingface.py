@@ -124,7 +124,10 @@ async def test_a_server_without_range_says_that_the_bytes_begin_at_zero(
         (Rule(path="/api/", status=404), SourceNotFound),
         (Rule(path="/tree/", body=b"[{}]", status=200), SourceInvalid),
         (Rule(path="/tree/", body=b'[{"type":"file","path":"a","size":1}]', status=200), SourceInvalid),
-        (Rule(path="/tree/", headers={"link": '<http://127.0.0.2:1/x>; rel="next"'}), SourceInvalid),
+        (Rule(path="/tree/", headers={"link": '<http://127.0.0.2:1/x>; rel="next"'}), SourceNotFound),
+        (Rule(path="/tree/", headers={"link": '<?recursive=true>; rel="next"'}), SourceInvalid),
+        (Rule(path="/tree/", status=404, headers={"x-error-code": "RevisionNotFound"}), SourceChanged),
+        (Rule(path="/resolve/", status=404, headers={"x-error-code": "RevisionNotFound"}), SourceChanged),
     ],
 )
 async def test_a_wrong_answer_is_a_clear_error(
@@ -151,6 +154,14 @@ async def test_the_hubs_error_code_and_message_are_passed_on_made_harmless(
     with pytest.raises(SourceForbidden, match="GatedRepo") as caught:
         await registry.resolve("org/name", "main")
     assert "\xad" not in caught.value.message
+
+
+async def test_a_plain_file_with_another_etag_has_changed(
+    registry: HuggingFaceRegistry, hub: FaultHub
+) -> None:
+    hub.set(Rule(path="/resolve/", headers={"etag": '"' + "0" * 40 + '"'}))
+    with pytest.raises(SourceChanged):
+        await fetch(registry, "folder/config.json")
 
 
 async def test_two_bad_answers_are_survived(registry: HuggingFaceRegistry, hub: FaultHub) -> None:

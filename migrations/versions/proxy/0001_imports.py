@@ -24,7 +24,7 @@ def _engine() -> QueryBuilderEnvironment:
 def _run(script: str) -> None:
     # The engine's script holds many statements and a function body: only the driver's own execute takes it whole,
     # in the transaction that the statements before it began.
-    op.get_bind().connection.run_async(lambda connection: connection.execute(script))  # type: ignore[attr-defined]
+    op.get_bind().connection.run_async(lambda connection: connection.execute(script))
 
 
 def upgrade() -> None:
