@@ -87,8 +87,11 @@ class _Screen:
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
-        self._console.print(Text(plain(text)))
-        self._console.file.flush()
+        with suppress(
+            BrokenPipeError, SystemExit
+        ):  # rich's way to say that nobody reads any more: `stowage up | head`
+            self._console.print(Text(plain(text)))
+            self._console.file.flush()
 
     def rest(self) -> None:
         """End the moving line."""

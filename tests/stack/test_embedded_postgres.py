@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -82,7 +83,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-def test_first_start_makes_a_server_that_answers(postgres_server) -> None:  # noqa: ANN001 -- conftest is no module to import from
+def test_first_start_makes_a_server_that_answers(postgres_server: Any) -> None:
     assert query(postgres_server.url("postgres"), "SELECT 1 + 1") == 2
 
 
@@ -131,7 +132,7 @@ def test_what_was_committed_is_there_after_kill_9(start_server: StartServer, dir
 def test_a_second_server_on_the_same_directory_is_refused(start_server: StartServer, directory: Path) -> None:
     server = start_server()
 
-    with pytest.raises(AlreadyInUse, match=str(directory)):
+    with pytest.raises(AlreadyInUse, match=f"another process runs PostgreSQL on {directory}"):
         EmbeddedPostgres(directory, durable=False).start()
 
     assert query(server.url(), "SELECT value FROM kept") == 42

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -44,6 +45,10 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30) 
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
+
+
+def has_another_process(stack: Any, part: str, pid: int) -> bool:
+    return bool(stack.pids[part] != pid)
 
 
 def up(data_dir: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -165,10 +170,31 @@ def test_killed_parts_come_back_one_after_the_other(start_stack: Callable[..., A
 
     for part in ("postgres", "hub", "proxy", "worker", "manager"):
         pid = stack.kill(part)
-        wait_until(lambda part=part, pid=pid: stack.pids[part] != pid, f"{part} is not started again")
+        wait_until(functools.partial(has_another_process, stack, part, pid), f"{part} is not started again")
         wait_until(stack.is_ready, f"not ready after {part} came back")
 
     wait_until(lambda: "data" in stack.post(ME), "the manager does not answer")
+
+
+def test_the_stack_goes_on_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stowage", "up", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen([*command, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        while b"stays up" not in running.stdout.readline():
+            assert running.poll() is None
+        running.stdout.close()
+        state = tmp_path / "data" / "stack.json"
+        for _ in range(2):  # what is written first after the close, and what comes after that
+            killed = json.loads(state.read_text())["processes"]["worker"]
+            os.kill(killed, signal.SIGKILL)
+            wait_until(
+                lambda: json.loads(state.read_text())["processes"]["worker"] != killed,  # noqa: B023 -- used at once
+                "the worker is not started again",
+            )
+        running.terminate()
+
+    assert running.returncode == 0
+    assert below(tmp_path / "data") == set()
 
 
 def test_a_port_that_is_taken_is_named_with_the_remedy(tmp_path: Path) -> None:
