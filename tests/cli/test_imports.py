@@ -308,6 +308,15 @@ def test_names_from_servers_cannot_steer_the_terminal(manager: StandIn, stowage:
     assert not {character for character in out if not character.isprintable()} - {"\n"}
 
 
+def test_names_from_servers_are_no_markup(manager: StandIn, stowage: Run) -> None:
+    named = {"artifactRevision": revision("[red]v1[/red]:smile:")}
+    manager.answers["importTask"] = steps(task("RUNNING", step="VERIFY", **named), task("SUCCEEDED", **named))
+    assert (
+        "sample/tiny-bert@[red]v1[/red]:smile:: verify"
+        in stowage("import", "sample/tiny-bert", "--to", "models").out
+    )
+
+
 def test_files_of_inner_directories_are_listed_and_our_manifest_is_not(
     manager: StandIn, stowage: Run
 ) -> None:

@@ -1,11 +1,13 @@
 """The command as a process of its own: on a terminal, in a pipe, interrupted."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,11 @@ def test_version_starts_without_http_client_or_rich() -> None:
     version, modules = done.stdout.splitlines()
     assert re.fullmatch(r"stowage \d+\.\d+\.\d+\S*", version)
     assert not {"httpx", "rich", "stowage.stack", "asyncio"} & set(modules.split())
+
+
+def test_json_on_stdout_leaves_the_bar_to_a_terminal_on_stderr(manager: StandIn, tmp_path: Path) -> None:
+    document = tmp_path / "task.json"
+    status, written = on_a_terminal(["sh", "-c", f'exec "$@" > {document}', "sh", *IMPORT, "--json"])
+    assert status == 0
+    assert "succeeded" in written
+    assert json.loads(document.read_text())["status"] == "SUCCEEDED"
