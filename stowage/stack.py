@@ -7,6 +7,7 @@ Every child dies with the supervisor, however that ends, and is started again wh
 import asyncio
 import fcntl
 import functools
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import asyncpg
@@ -113,6 +115,10 @@ class Stack:
             self.dir.make()
             self._occupy()
             await self._choose_addresses()
+            # It brings SQLAlchemy, which loads while PostgreSQL starts.
+            migrations = asyncio.get_running_loop().run_in_executor(
+                self._threads, importlib.import_module, "migrations"
+            )
             if self.options.sample_hub:
                 self._say("Starting the sample hub")
                 write_samples(self.dir.hub)
@@ -120,7 +126,7 @@ class Stack:
             self._say("Starting PostgreSQL")
             await self._start_postgres()
             self._say("Preparing the database")
-            await self._prepare_database()
+            await self._prepare_database(await migrations)
             self._configure()
             self._say("Starting the storage proxy, its worker and the manager")
             proxy_config = ("--config", str(self.dir.proxy_config))
@@ -251,10 +257,7 @@ class Stack:
                 )
             await asyncio.sleep(_POLL / 2)
 
-    async def _prepare_database(self) -> None:
-        # Imported here, while PostgreSQL starts: they bring SQLAlchemy.
-        from migrations import migrate_manager, migrate_proxy  # noqa: PLC0415 -- as above
-
+    async def _prepare_database(self, migrations: ModuleType) -> None:
         connection = await asyncpg.connect(self._postgres.url())
         try:
             found = await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", DATABASE)
@@ -263,8 +266,8 @@ class Stack:
         finally:
             await connection.close()
         url = self._postgres.url(DATABASE)
-        await migrate_manager(url)
-        await migrate_proxy(url, PROXY_SCHEMA)
+        await migrations.migrate_manager(url)
+        await migrations.migrate_proxy(url, PROXY_SCHEMA)
 
     # The services.
 

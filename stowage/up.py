@@ -22,6 +22,7 @@ from stowage.processes import CannotStart, dies_with_parent
 from stowage.stack import Stack, StackOptions
 
 DONE, FAILED = 0, 1
+_GOODBYE = 1.0  # seconds
 
 
 def up(data_dir: Path, listen: tuple[str, int], sample_hub: bool, import_model: str | None) -> int:
@@ -164,9 +165,10 @@ async def _import(stack: Stack, model: str, stopping: asyncio.Event) -> int:
     ended = asyncio.create_task(asyncio.to_thread(process.wait))
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done():
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+    # A terminal's Ctrl-C has reached the command as well; it gets a moment to say goodbye.
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if not (await asyncio.wait({ended}, timeout=_GOODBYE))[0]:
+            process.send_signal(number)
     stop.cancel()
     status = await ended
     if stopping.is_set():

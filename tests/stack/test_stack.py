@@ -32,7 +32,7 @@ def below(data_dir: Path) -> set[int]:
         if entry.name.isdigit():
             try:
                 cwd = (entry / "cwd").readlink()
-                command = (entry / "cmdline").read_bytes()
+                command = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
             except OSError:
                 continue
             if cwd.is_relative_to(data_dir) or str(data_dir).encode() in command:
@@ -286,6 +286,20 @@ def test_the_first_model_lies_where_up_says(start_stack: Callable[..., Any], tmp
     assert place.is_relative_to(stack.volume)
     assert f"{stack.url}/graphql" in told
     assert stack.is_ready(), "and it stays up"
+
+
+def test_a_stop_in_the_middle_of_the_first_import_ends_that_too(
+    start_stack: Callable[..., Any], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        stack = start_stack(tmp_path / "data", hf_endpoint=endpoint, arguments=("--import", "org/slow"))
+        silent.accept()[0].close()
+        connection, _ = silent.accept()
+        with connection:
+            assert stack.stop(signal.SIGTERM) == 0
+
+    assert below(tmp_path / "data") == set()
 
 
 def test_the_state_file_names_no_process_once_the_stack_is_down(
