@@ -245,7 +245,7 @@ async def _keep(
             },
         ).returning(Artifact.name, Artifact.id)
     )
-    ids: dict[str, UUID] = dict(kept.tuples().all())
+    ids: dict[str, UUID] = dict(kept.all())
     found = {(ids[model.model_id], one.name): one for model in models for one in model.revisions}
     for one in found.values():
         if not _is_version(one.name) or re.fullmatch(wire.COMMIT_PATTERN, one.commit) is None:

@@ -191,7 +191,7 @@ class Reconciler:
                 .order_by(ImportTask.updated_at)
                 .limit(_MOST_TASKS)
             )
-            known = dict(silent.tuples().all())
+            known = dict(silent.all())
         answers: dict[UUID, wire.ImportReport | None] = {}
 
         async def ask(task_id: UUID) -> None:
