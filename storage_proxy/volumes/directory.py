@@ -5,7 +5,7 @@ import stat
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from storage_proxy.storages.base import (
     StagingArea,
 )
 from storage_proxy.volumes import fsio
-from storage_proxy.volumes.beneath import FOLDER, open_beneath
 from storage_proxy.volumes.paths import (
     ROOT,
     check_destination,
@@ -34,7 +33,7 @@ from storage_proxy.volumes.paths import (
     join,
     shown,
 )
-from storage_proxy.volumes.publish import Publication, began
+from storage_proxy.volumes.publish import Publication, began, published
 from storage_proxy.volumes.quota import Usage, insist_on_space, measure
 from storage_proxy.volumes.staging import Area, DirectoryStaging, stream
 from storage_proxy.volumes.survey import Surveyor, find_destination, read_digests
@@ -71,23 +70,21 @@ class Directory(AbstractStorage):
 
     @contextmanager
     def _mount(self) -> Iterator[int]:
-        try:
-            with fsio.trusted(self._place.mount) as mount:
-                yield mount
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise StorageFailure(f"{self._place.what} is not there; is its file system mounted?") from exc
+        with ExitStack() as stack:
+            try:
+                mount = stack.enter_context(fsio.trusted(self._place.mount))
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                raise StorageFailure(f"{self._place.what} is not there; is its file system mounted?") from exc
+            yield mount
 
     @contextmanager
     def _root(self) -> Iterator[int]:
-        with self._mount() as mount:
+        with self._mount() as mount, ExitStack() as stack:
             try:
-                root = open_beneath(mount, self._place.root, FOLDER)
+                root = stack.enter_context(fsio.opened(mount, self._place.root))
             except (FileNotFoundError, NotADirectoryError) as exc:
                 raise NotFound(f"{self._place.what} does not exist") from exc
-            try:
-                yield root
-            finally:
-                os.close(root)
+            yield root
 
     def _modes(self, root: int) -> fsio.Modes:
         """What belongs into a folder belongs to whom the folder belongs, as far as the process may say so."""
@@ -325,6 +322,8 @@ class Directory(AbstractStorage):
         def work() -> Manifest:
             with self._root() as root:
                 area = self._area(root, plan.task_id)
+                if not area.exists() and (manifest := published(root, plan)) is not None:
+                    return manifest
                 area.make()
                 with area.open() as staging:
                     return self._publication(root, area, staging).run(plan, staged, on_conflict)

@@ -63,6 +63,29 @@ def began(staging: int) -> bool:
     return fsio.status(staging, _RECORD) is not None
 
 
+def published(root: int, plan: ImportPlan) -> Manifest | None:
+    """Return the manifest at the plan's path if this very import left it."""
+    manifest = _manifest_at(root, plan.path, plan.model_id, plan.revision)
+    return manifest if manifest is not None and manifest.task_id == plan.task_id else None
+
+
+def _manifest_at(root: int, path: str, artifact: str, version: str) -> Manifest | None:
+    destination = _destination(root, path)
+    if destination is None:
+        return None
+    try:
+        return read_manifest(destination, manifest_name(artifact, version))
+    finally:
+        os.close(destination)
+
+
+def _destination(root: int, path: str) -> int | None:
+    try:
+        return find_destination(root, path)
+    except DestinationConflict:
+        return None
+
+
 class Publication:
     """One publish of one import. Every method blocks; `root` is held open for as long as it takes.
 
@@ -78,7 +101,8 @@ class Publication:
     def run(self, plan: ImportPlan, staged: Sequence[ManifestFile], on_conflict: OnConflict) -> Manifest:
         """Publish, or go on with a publish that began. As `AbstractStorage.publish`."""
         record = self._load()
-        if (manifest := self._committed(plan, record)) is not None:
+        manifest = published(self._root, plan) if record is None else self._finished(record)
+        if manifest is not None:
             return manifest
         at = plan.path
         if record is not None:
@@ -112,12 +136,6 @@ class Publication:
                 "the record of a publish that began is damaged; an operator must look"
             ) from exc
 
-    def _committed(self, plan: ImportPlan, record: Record | None) -> Manifest | None:
-        if record is not None:
-            return self._finished(record)
-        manifest = self._manifest_at(plan.path, plan.model_id, plan.revision)
-        return manifest if manifest is not None and manifest.task_id == plan.task_id else None
-
     def _finished(self, record: Record) -> Manifest | None:
         """Return the record's manifest if it was committed, after bringing what follows a commit to its end."""
         ours = record.manifest
@@ -125,7 +143,7 @@ class Publication:
             if record.kind == "tree":
                 committed = all(not self._is_tree(place, record) for place in (TREE, record.tree))
             else:
-                found = self._manifest_at(record.path, ours.artifact, ours.version)
+                found = _manifest_at(self._root, record.path, ours.artifact, ours.version)
                 committed = found is not None and found.task_id == ours.task_id
             if not committed:
                 return None
@@ -137,27 +155,12 @@ class Publication:
     def _is_tree(self, place: str, record: Record) -> bool:
         return (found := fsio.identity(self._staging, place)) is not None and found.ino == record.ino
 
-    def _manifest_at(self, path: str, artifact: str, version: str) -> Manifest | None:
-        destination = self._destination(path)
-        if destination is None:
-            return None
-        try:
-            return read_manifest(destination, manifest_name(artifact, version))
-        finally:
-            os.close(destination)
-
-    def _destination(self, path: str) -> int | None:
-        try:
-            return find_destination(self._root, path)
-        except DestinationConflict:
-            return None
-
     def _go_on(self, record: Record) -> Manifest | None:
         """Roll a merge forward; put a tree that was not renamed yet back to where a new attempt expects it."""
         if record.kind == "tree":
             self._unchain(record)
             return None
-        destination = self._destination(record.path)
+        destination = _destination(self._root, record.path)
         try:
             if destination is not None and os.fstat(destination).st_ino == record.ino:
                 return self._carry_out(destination, record)
@@ -378,7 +381,7 @@ class Publication:
 
     def _take_back(self, record: Record) -> None:
         """Undo the moves of a merge, the last one first. After an error the record stays, for another try."""
-        destination = self._destination(record.path)
+        destination = _destination(self._root, record.path)
         try:
             if destination is None or os.fstat(destination).st_ino != record.ino:
                 self._insist_on_nothing_of_theirs(record)
@@ -409,7 +412,7 @@ class Publication:
         if record.kind == "tree":
             for folder in ["", *parents(record.path)]:
                 _sync_folder(self._root, folder)
-        elif (destination := self._destination(record.path)) is not None:
+        elif (destination := _destination(self._root, record.path)) is not None:
             try:
                 for folder in record.folders:
                     _sync_folder(destination, folder)
@@ -421,7 +424,7 @@ class Publication:
             fsio.write_file(
                 self._staging, _COMMITTED, record.manifest.model_dump_json().encode(), fsio.PRIVATE
             )
-        if record.kind == "tree" or (destination := self._destination(record.path)) is None:
+        if record.kind == "tree" or (destination := _destination(self._root, record.path)) is None:
             return
         moves = Moves(destination, self._staging, record.manifest.task_id)
         try:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -225,19 +225,20 @@ class _Part:
         self._sound = True
         return durable
 
-    def _hash(self, data: bytes | bytearray | memoryview) -> None:
+    def _hash(self, data: bytes) -> None:
         self._sha256.update(data)
         self._blob.update(data)
         self.offset += len(data)
 
-    def append(self, block: bytes | bytearray) -> None:
+    def append(self, block: Sequence[bytes]) -> None:
         """Hash and write; after an error nothing is accepted until `restart`, since hash and file may differ."""
         with self._lock:
             if not self._sound:
                 raise StorageFailure(f"an earlier write to {shown(self._path)} failed")
             self._sound = False
-            fsio.write_all(self._fd, block)
-            self._hash(block)
+            for piece in block:
+                fsio.write_all(self._fd, piece)
+                self._hash(piece)
             if self.offset - self._durable >= _SYNC:
                 self._sync()
             self._sound = True
@@ -292,7 +293,8 @@ class DirectoryWriter(StagedWriter):
     def __init__(self, area: Area, path: str, size: int) -> None:
         self._part = _Part(area, path, size)
         self._doing = f"writing {shown(path)}"
-        self._gathered = bytearray()
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
         self._writing: asyncio.Task[None] | None = None
         self.offset = 0
 
@@ -306,12 +308,16 @@ class DirectoryWriter(StagedWriter):
         return self
 
     async def write(self, data: bytes | memoryview) -> None:
-        self._gathered += data
+        self._gathered.append(bytes(data))  # no copy of what is bytes already
+        self._gathered_size += len(data)
         self.offset += len(data)
-        if len(self._gathered) >= _BLOCK:
+        if self._gathered_size >= _BLOCK:
             await self._settle()
-            block, self._gathered = self._gathered, bytearray()
-            self._writing = asyncio.create_task(in_thread(self._part.append, block))
+            self._writing = asyncio.create_task(in_thread(self._part.append, self._take()))
+
+    def _take(self) -> list[bytes]:
+        block, self._gathered, self._gathered_size = self._gathered, [], 0
+        return block
 
     async def _settle(self) -> None:
         """Wait for the block that is being written."""
@@ -329,7 +335,7 @@ class DirectoryWriter(StagedWriter):
 
     async def _forget(self) -> None:
         """Drop what has gathered and wait for the block that is being written, whatever comes of it."""
-        self._gathered.clear()
+        self._take()
         if self._writing is not None:
             await asyncio.wait([self._writing])
             self._writing.exception()
@@ -337,7 +343,7 @@ class DirectoryWriter(StagedWriter):
 
     async def finish(self) -> Digests:
         await self._settle()
-        block, self._gathered = self._gathered, bytearray()
+        block = self._take()
 
         def work() -> Digests:
             self._part.append(block)
@@ -361,7 +367,7 @@ class DirectoryWriter(StagedWriter):
             await self._settle()
             if self._gathered:
                 with fsio.translated(self._doing):
-                    await in_thread(self._part.append, self._gathered)
+                    await in_thread(self._part.append, self._take())
         finally:
             with fsio.translated(self._doing):
                 await in_thread(self._part.close, keep=True)

@@ -7,7 +7,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -56,11 +56,12 @@ class VFSVolume(AbstractVolume):
 
     @contextmanager
     def _mount(self) -> Iterator[int]:
-        try:
-            with fsio.trusted(self._path) as mount:
-                yield mount
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise StorageFailure(f"volume {self.name} is not there; is it mounted?") from exc
+        with ExitStack() as stack:
+            try:
+                mount = stack.enter_context(fsio.trusted(self._path))
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                raise StorageFailure(f"volume {self.name} is not there; is it mounted?") from exc
+            yield mount
 
     @contextmanager
     def _scope(self, scope: QuotaScopeID) -> Iterator[int]:

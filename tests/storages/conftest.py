@@ -1,0 +1,46 @@
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from proxy_client.wire import QuotaScopeID, VFolderID
+from storage_proxy.storages.vfs import VFSStorage
+from storage_proxy.storages.volume_adapter import VolumeStorageAdapter
+from storage_proxy.volumes.vfs import VFSVolume
+from tests.storages.models import Storage
+
+SCOPE = QuotaScopeID("user", UUID(int=0xA))
+VFID = VFolderID(SCOPE, UUID("deadbeefdeadbeefdeadbeefdeadbeef"))
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Path:
+    path = tmp_path / "mount"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def volume(mount: Path) -> VFSVolume:
+    return VFSVolume("volume1", mount)
+
+
+@pytest.fixture
+def vfid() -> VFolderID:
+    return VFID
+
+
+@pytest.fixture
+def vfs(mount: Path) -> Storage:
+    return Storage(VFSStorage("archive", mount), mount, mount / ".staging")
+
+
+@pytest.fixture(params=["vfs", "vfolder"])
+async def place(request: pytest.FixtureRequest, mount: Path) -> Storage:
+    if request.param == "vfs":
+        return Storage(VFSStorage("archive", mount), mount, mount / ".staging")
+    volume = VFSVolume("volume1", mount)
+    await volume.create_vfolder(VFID)
+    root = mount / SCOPE.id.hex / "de" / "ad" / "beefdeadbeefdeadbeefdeadbeef"
+    adapter = VolumeStorageAdapter("vfolder_storage_request-1", volume, VFID)
+    return Storage(adapter, root, mount / SCOPE.id.hex / ".staging")
