@@ -24,11 +24,12 @@ from manager.models import (
 from manager.paging import AnyRow, Order, Page, PageRequest, Statement, count_rows_of, load_pages
 from proxy_client.errors import Internal
 
+T = TypeVar("T")
 E = TypeVar("E", Artifact, ArtifactRegistry, ArtifactRevision, Project, User)
 
 
-def kept(row: E | None) -> E:
-    """Return a row that a foreign key keeps in its place."""
+def kept(row: T | None) -> T:
+    """Return what cannot be missing: a foreign key keeps it, or it was made just now."""
     if row is None:
         raise Internal("a row is gone that another one needs")
     return row

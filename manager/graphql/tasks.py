@@ -173,12 +173,12 @@ class TaskQuery:
         request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         task = models.ImportTask
         statement = visible_tasks(info.context.caller)
-        if status is not strawberry.UNSET and status is not None:
+        if isinstance(status, list):
             statement = statement.where(task.status.in_(status))
-        if artifact_revision_id:
+        if isinstance(artifact_revision_id, str):
             revision_id = parse_id(artifact_revision_id, "ArtifactRevision", field="artifactRevisionId")
             statement = statement.where(task.artifact_revision_id == revision_id)
-        if vfolder_id:
+        if isinstance(vfolder_id, str):
             statement = statement.where(task.vfolder_id == parse_id(vfolder_id, "VFolder", field="vfolderId"))
         order = Order.by([SortKey("created_at", task.created_at, descending=True)], task.id)
         return await connect(info, statement, order, request, lambda row: ImportTask(row=row[0]))

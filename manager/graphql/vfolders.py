@@ -29,7 +29,7 @@ from manager.graphql.enums import (
 )
 from manager.graphql.fields import Node, column, field, mutation
 from manager.graphql.ids import parse_id
-from manager.graphql.loaders import SeenVFolder
+from manager.graphql.loaders import SeenVFolder, kept
 from manager.graphql.scalars import ByteSize
 from manager.paging import Order, SortKey
 from proxy_client import wire
@@ -275,5 +275,4 @@ class VFolderMutation:
             host=asked.host,
             project_id=project_id,
         )
-        permission = VFolderPermission.READ_WRITE if project_id else VFolderPermission.RW_DELETE
-        return CreateVFolderPayload(vfolder=VFolder.of(SeenVFolder(row, permission)))
+        return CreateVFolderPayload(vfolder=VFolder.of(kept(await context.loaders.vfolders.load(row.id))))

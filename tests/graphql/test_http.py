@@ -40,7 +40,8 @@ async def test_a_body_that_is_no_operation_is_400(manager: Manager) -> None:
     for body in (b"", b"{", b"[]", b'[{"query": "{ __typename }"}]', b'"x"', b"{}", b'{"query": 5}', b"\xff"):
         response = await send(manager, body)
         assert (response.status_code, code(response)) == (400, "BAD_REQUEST"), body
-    for wrong in ({"variables": []}, {"variables": "x"}, {"operationName": 5}):
+    wrong_parts: list[Json] = [{"variables": []}, {"variables": "x"}, {"operationName": 5}]
+    for wrong in wrong_parts:
         response = await send(manager, {"query": "{ __typename }", **wrong})
         assert (response.status_code, code(response)) == (400, "BAD_REQUEST"), wrong
 

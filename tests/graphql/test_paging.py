@@ -171,9 +171,10 @@ async def test_a_cursor_of_another_order_is_refused(manager: Manager) -> None:
 
 
 async def test_a_forged_cursor_breaks_nothing(manager: Manager) -> None:
+    values_of_each_kind: list[object] = [None, 5.5, 1 << 63, "\0", True, [], {"a": 1}, "x" * 5000]
     for key, value in itertools.product(
         ["NAME", "SIZE", "SCANNED_AT", "TYPE", "id"],
-        [None, 5.5, 1 << 63, "\0", True, [], {"a": 1}, "x" * 5000],
+        values_of_each_kind,
     ):
         keys = ["NAME", "id"] if key == "id" else [key, "id"]
         values = [value if each == key else "org/x" for each in keys]
