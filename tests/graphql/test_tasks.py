@@ -7,6 +7,7 @@ import pytest
 from manager.graphql.ids import global_id
 from manager.models import (
     ArtifactRevision,
+    ArtifactStatus,
     ImportConflictPolicy,
     ImportStep,
     ImportTask,
@@ -212,15 +213,17 @@ async def test_a_cancel_is_passed_on_and_leaves_what_has_ended(manager: Manager)
 
 
 async def test_what_follows_a_mutation_reads_its_outcome(manager: Manager) -> None:
-    revision = await manager.revision(await manager.artifact())
-    folder = await manager.folder(manager.admin)
-    task = await a_task(manager, manager.admin, revision, folder, ordered_at=None)
-    query = """mutation($id: ID!) {
-      first: cancelImportTask(input: {taskId: $id}) { task { status artifactRevision { version } } }
-      second: cancelImportTask(input: {taskId: $id}) { task { status artifactRevision { version } } } }"""
-    data = await manager.ask(query, {"id": str(task.id)})
-    wanted = {"task": {"status": "CANCELLED", "artifactRevision": {"version": "main"}}}
-    assert data == {"first": wanted, "second": wanted}
+    revision = await manager.revision(await manager.artifact(), status=ArtifactStatus.PULLING)
+    before = {"ordered_at": None, "status_before": ArtifactStatus.SCANNED}
+    task = await a_task(manager, manager.admin, revision, None, **before)
+    query = """mutation($task: ID!, $revision: ID!) {
+      first: cancelImportTask(input: {taskId: $task}) { task { status artifactRevision { status } } }
+      second: importArtifacts(input: {artifactRevisionIds: [$revision]}) {
+        tasks { task { status artifactRevision { status } } } } }"""
+    data = await manager.ask(query, {"task": str(task.id), "revision": str(revision.id)})
+    assert data["first"]["task"] == {"status": "CANCELLED", "artifactRevision": {"status": "SCANNED"}}
+    (entry,) = data["second"]["tasks"]
+    assert entry["task"] == {"status": "PENDING", "artifactRevision": {"status": "PULLING"}}
 
 
 async def test_a_list_of_tasks_costs_the_same_for_one_and_for_many(manager: Manager) -> None:
