@@ -93,11 +93,13 @@ class SeenRequest:
 class FaultHub:
     """The hub of a directory on 127.0.0.1, in a thread of this process; a context manager.
 
-    `options` go to `create_app`; content is looked up anew for every request unless `recheck_seconds` says else.
+    `prefix` (`/mirror`): all of it lies below that path, and nothing beside it. `options` go to `create_app`;
+    content is looked up anew for every request unless `recheck_seconds` says else.
     """
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, *, prefix: str = "", **options: Any) -> None:
         self.directory = directory
+        self.prefix = prefix
         self.requests: list[SeenRequest] = []
         self.open_downloads = 0
         self.max_open_downloads = 0
@@ -106,7 +108,7 @@ class FaultHub:
         # Bound but not listening: keeps the port ours while the hub is down, so that nobody else answers there.
         self._place = self._bind(0)
         self.port: int = self._place.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{prefix}"
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -262,6 +264,10 @@ class _Front:
 
         self._open(request, 1)
         try:
+            if not scope["path"].startswith(f"{self.hub.prefix}/"):
+                await Response(status_code=404)(scope, receive, counted)
+                return
+            scope = self._below_prefix(scope)
             if rule is None:
                 await self.app(scope, receive, counted)
             else:
@@ -269,6 +275,11 @@ class _Front:
         finally:
             request.open = False
             self._open(request, -1)
+
+    def _below_prefix(self, scope: Scope) -> Scope:
+        skip = len(self.hub.prefix)
+        below = {name: scope[name][skip:] for name in ("path", "raw_path")}
+        return {**scope, **below, "root_path": self.hub.prefix}
 
     def _open(self, request: SeenRequest, step: int) -> None:
         if request.is_download:
