@@ -27,7 +27,7 @@ from storage_proxy.auth import check_secret
 from storage_proxy.imports.jobs import PAGE
 from storage_proxy.site import Site
 from storage_proxy.volumes.base import AbstractVolume
-from storage_proxy.volumes.paths import check_path
+from storage_proxy.volumes.paths import check_destination
 
 log = structlog.get_logger()
 
@@ -46,8 +46,7 @@ Endpoint = Callable[[Site, Request], Awaitable[Response]]
 async def start_import(site: Site, request: Request) -> Response:
     """`POST /imports`: record the import durably, then answer 202."""
     order = await _decode(request, ImportOrder)
-    if order.path != "/":
-        check_path(order.path)
+    check_destination(order.path)
     site.pipeline.context(order)
     await site.jobs.accept(order)
     return _encode(ImportAccepted(task_id=order.task_id), status=202)
