@@ -37,7 +37,7 @@ _NOT_PASSED_ON = ("HF_TOKEN", "HF_ENDPOINT", "STOWAGE_URL", "STOWAGE_TOKEN")
 _READY_WITHIN = 90.0  # seconds
 _RECOVERED_WITHIN = 600.0  # seconds that PostgreSQL may take to repeat what its log holds
 _LET_GO_WITHIN = 2.0  # seconds in which a killed predecessor's manager frees its port
-_GIVE_UP_AFTER = 5  # ends in a row before the stack was ready
+_GIVE_UP_AFTER = 4  # ends in a row before the stack was ready
 _POLL = 0.05  # seconds
 
 
@@ -133,6 +133,10 @@ class Stack:
             self._keep_python("proxy", "storage_proxy", *proxy_config)
             self._keep_python("manager", "manager", "--config", str(self.dir.manager_config))
             self._keep_python("worker", "storage_proxy.worker", *proxy_config)
+        except asyncpg.InvalidPasswordError as exc:
+            raise CannotStart(
+                f"PostgreSQL refuses the password in {self.dir.postgres / 'password'}; put the one back that it was made with"
+            ) from exc
         except OSError as exc:
             raise CannotStart(f"{exc.filename or self.dir.path}: {exc.strerror or exc}") from exc
         await self._wait_ready()

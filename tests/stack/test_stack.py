@@ -12,9 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-import pytest
-
 ME = "{ me { email role } }"
 
 
@@ -120,11 +117,15 @@ def test_sigterm_ends_every_process_and_a_second_start_continues(
     assert (data_dir / "mine.txt").read_text() == "mine"
 
 
-def test_ctrl_c_ends_every_process(start_stack: Callable[..., Any], tmp_path: Path) -> None:
+def test_ctrl_c_ends_every_process_and_the_state_file_names_none(
+    start_stack: Callable[..., Any], tmp_path: Path
+) -> None:
     stack = start_stack(tmp_path / "data")
 
     assert stack.stop(signal.SIGINT) == 0
+
     assert below(tmp_path / "data") == set()
+    assert (stack.state["pid"], stack.state["processes"]) == (None, {})
 
 
 def test_a_start_after_kill_9_of_every_process_at_once_continues(
@@ -220,6 +221,19 @@ def test_a_part_that_cannot_run_ends_the_start_with_the_end_of_its_log(tmp_path:
     assert below(tmp_path / "data") == set()
 
 
+def test_a_lost_database_password_is_named_with_the_remedy(
+    start_stack: Callable[..., Any], tmp_path: Path
+) -> None:
+    stack = start_stack(tmp_path / "data")
+    stack.stop()
+    (stack.dir.postgres / "password").unlink()
+
+    ended = up(tmp_path / "data", "--listen", "127.0.0.1:0")
+
+    assert ended.returncode == 1
+    assert f"the password in {stack.dir.postgres / 'password'}; put the one back" in ended.stderr
+
+
 def test_an_interrupt_while_starting_leaves_no_process(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with subprocess.Popen(
@@ -300,16 +314,3 @@ def test_a_stop_in_the_middle_of_the_first_import_ends_that_too(
             assert stack.stop(signal.SIGTERM) == 0
 
     assert below(tmp_path / "data") == set()
-
-
-def test_the_state_file_names_no_process_once_the_stack_is_down(
-    start_stack: Callable[..., Any], tmp_path: Path
-) -> None:
-    stack = start_stack(tmp_path / "data")
-    stack.stop()
-
-    state = json.loads(stack.dir.state.read_text())
-
-    assert (state["pid"], state["processes"]) == (None, {})
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{state['url']}/healthz", trust_env=False)
