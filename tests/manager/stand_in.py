@@ -39,8 +39,7 @@ class StandInProxy:
         self.before_order: Callable[[wire.ImportOrder], Awaitable[None]] | None = None
         self.sequence = 0
         self._changed = asyncio.Condition()
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket = _bound(0)
         self._port = self._socket.getsockname()[1]
         self._server: uvicorn.Server | None = None
         self.client = StorageProxyClient(name, f"http://127.0.0.1:{self._port}", SECRET)
@@ -49,9 +48,7 @@ class StandInProxy:
 
     async def start(self) -> None:
         if self._socket.fileno() < 0:
-            self._socket = socket.socket()
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(("127.0.0.1", self._port))
+            self._socket = _bound(self._port)
         config = uvicorn.Config(
             self._app(), log_level="critical", lifespan="off", timeout_graceful_shutdown=1
         )
@@ -67,7 +64,6 @@ class StandInProxy:
         if server is not None:
             async with self._changed:
                 self._changed.notify_all()
-            server.force_exit = True
             await server.shutdown(sockets=[self._socket])
         self._socket.close()
 
@@ -214,6 +210,13 @@ class StandInProxy:
                 raise errors.SourceNotFound(f"no revision {revision}")
             model = model.model_copy(update={"revisions": chosen})
         return _json(model)
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 def _json(model: wire.ImportReport | wire.RegistryModel) -> Response:
