@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
-MODEL  ?= sample/tiny-bert
+MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-bert)
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -46,8 +46,9 @@ fmt: install-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 soak: install-dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
