@@ -31,8 +31,6 @@ def presented(error: GraphQLError, request_id: str) -> GraphQLError:
         return _with(error, error.message, code, _variable_in(error.message))
     if isinstance(fault, DBAPIError) and getattr(fault.orig, "sqlstate", None) == _NUL_IN_TEXT:
         fault = BadRequest("a text holds the character NUL; leave it out")
-    if isinstance(fault, RecursionError) and error.path is None:
-        fault = BadRequest("the request is nested too deeply; ask for less at once")
     if isinstance(fault, StowageError) and not isinstance(fault, Internal):
         return _with(error, fault.message, fault.code, fault.field)
     log.error("resolver failed", path=error.path, exc_info=fault)

@@ -166,7 +166,8 @@ async def test_arguments_that_make_no_page_are_refused(manager: Manager) -> None
 async def test_a_cursor_of_another_order_is_refused(manager: Manager) -> None:
     await with_artifacts(manager, 1)
     cursor = (await manager.ask(NAMES))["artifacts"]["pageInfo"]["endCursor"]
-    error = await manager.refusal(NAMES, {"after": cursor, "order": [{"field": "SIZE"}]})
+    order = [{"field": "NAME", "direction": "DESC"}]
+    error = await manager.refusal(NAMES, {"after": cursor, "order": order})
     assert error["extensions"] == {"code": "BAD_REQUEST", "field": "after"}
 
 
