@@ -297,8 +297,8 @@ def sync_folder(root: int, path: str) -> None:
 
 def write_file(root: int, path: str, data: bytes, modes: Modes) -> None:
     """Write a small file durably and atomically, in place of one that lies there."""
-    folder, slash, name = path.rpartition("/")
-    new = f"{folder}{slash}{name}.{uuid.uuid4().hex}"
+    folder, slash, _ = path.rpartition("/")
+    new = f"{folder}{slash}{uuid.uuid4().hex}"
     fd = create(root, new, modes)
     try:
         try:
@@ -426,7 +426,11 @@ def rename_new(source_root: int, source: str, target_root: int, target: str) -> 
             return
         if is_folder(folder, name):
             os.mkdir(new, 0o700, dir_fd=to)
-            os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
+            try:
+                os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
+            except OSError:
+                remove_folder(to, new)
+                raise
         else:
             os.link(name, new, src_dir_fd=folder, dst_dir_fd=to, follow_symlinks=False)
             os.unlink(name, dir_fd=folder)

@@ -285,7 +285,7 @@ class Publication:
     def _unchain(self, record: Record) -> None:
         if record.tree != TREE:
             if self._is_tree(record.tree, record):
-                fsio.rename_new(self._staging, record.tree, self._staging, TREE)
+                fsio.rename(self._staging, record.tree, self._staging, TREE)
             fsio.remove_tree(self._staging, _CHAIN)
         self._drop_record()
 
@@ -457,5 +457,5 @@ def _sync_folder(root: int, path: str) -> None:
 
 def _remove_empty(destination: int, folders: Sequence[str]) -> None:
     for folder in reversed(folders):
-        if not fsio.remove_folder(destination, folder):
+        if not fsio.remove_folder(destination, folder) and fsio.identity(destination, folder) is not None:
             return

@@ -56,7 +56,6 @@ class Area:
             fsio.make_folders(mount, self.path, fsio.PRIVATE)
         with self.open() as area:
             fsio.make_folders(area, _PARTS, fsio.PRIVATE)
-            fsio.make_folders(area, TREE, self.modes)
             self.journal.refresh(area)
 
     def exists(self) -> bool:

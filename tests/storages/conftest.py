@@ -1,4 +1,7 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 import pytest
@@ -18,6 +21,17 @@ def mount(tmp_path: Path) -> Path:
     path = tmp_path / "mount"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder in memory where the machine has that, for tests that sync thousands of times."""
+    memory = Path("/dev/shm")  # noqa: S108 -- a name of our own below it
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory, prefix="stowage-test-") as path:
+        yield Path(path)
 
 
 @pytest.fixture

@@ -22,12 +22,18 @@ _CHANGES = {"fchmod", "fchown", "fdatasync", "fsync", "ftruncate", "link"} | {
 
 
 class Faults:
-    """Stands in for `os` inside `fsio`, and for `renameat2`: counts changes, and strikes before the N-th one."""
+    """Stands in for `os` inside `fsio`, and for `renameat2`: counts changes, and strikes before the N-th one.
 
-    def __init__(self, at: int, strike: Callable[[], None], *, renameat2: bool = True) -> None:
+    `for_good`: before every later one too.
+    """
+
+    def __init__(
+        self, at: int, strike: Callable[[], None], *, renameat2: bool = True, for_good: bool = False
+    ) -> None:
         self.count = 0
         self._at = at
         self._strike = strike
+        self._for_good = for_good
         self._has_renameat2 = renameat2
         self._renameat2 = fsio._renameat2
 
@@ -44,7 +50,7 @@ class Faults:
 
     def _step(self) -> None:
         self.count += 1
-        if self.count == self._at:
+        if self.count == self._at or (self._for_good and self.count > self._at):
             self._strike()
 
     def renameat2(self, *args: Any) -> None:
