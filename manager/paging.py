@@ -18,6 +18,7 @@ from proxy_client.errors import BadRequest
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 MAX_CURSOR_LENGTH = 4096
+MAX_SORT_KEYS = 10
 
 T = TypeVar("T")
 Statement: TypeAlias = Select[*tuple[Any, ...]]
@@ -83,8 +84,12 @@ class Order:
 
     @classmethod
     def by(cls, keys: Iterable[SortKey], primary_key: InstrumentedAttribute[UUID]) -> "Order":
-        """Complete `keys` with the primary key, in the last key's direction."""
+        """Complete `keys` with the primary key, in the last key's direction. Raises `BadRequest` for too many."""
         keys = tuple(keys)
+        if len(keys) > MAX_SORT_KEYS:
+            raise BadRequest(
+                f"orderBy names {len(keys)} values; name {MAX_SORT_KEYS} at most", field="orderBy"
+            )
         return cls((*keys, SortKey("id", primary_key, descending=bool(keys) and keys[-1].descending)))
 
     @property

@@ -174,7 +174,7 @@ class TaskQuery:
         task = models.ImportTask
         statement = visible_tasks(info.context.caller)
         if isinstance(status, list):
-            statement = statement.where(task.status.in_(status))
+            statement = statement.where(task.status.in_(set(status)))
         if isinstance(artifact_revision_id, str):
             revision_id = parse_id(artifact_revision_id, "ArtifactRevision", field="artifactRevisionId")
             statement = statement.where(task.artifact_revision_id == revision_id)

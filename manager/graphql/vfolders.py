@@ -1,5 +1,6 @@
 """Folders, their volumes and projects."""
 
+import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -33,7 +34,10 @@ from manager.graphql.loaders import SeenVFolder, kept
 from manager.graphql.scalars import ByteSize
 from manager.paging import Order, SortKey
 from proxy_client import wire
-from proxy_client.errors import NotFound, StorageError, Unavailable
+from proxy_client.errors import StowageError
+
+# Seconds that a list waits for a proxy before it shows its folders without their usage.
+USAGE_TIMEOUT = 5.0
 
 
 @strawberry.type(description="A group of users that owns folders together.")
@@ -96,8 +100,9 @@ class VFolder(Node):
         if not self.seen.visible:
             return None
         try:
-            usage = await info.context.services.vfolders.usage(self.row)
-        except (Unavailable, NotFound, StorageError):
+            async with asyncio.timeout(USAGE_TIMEOUT):
+                usage = await info.context.services.vfolders.usage(self.row)
+        except (StowageError, TimeoutError):
             return None
         return VFolderUsage(
             used_bytes=ByteSize(usage.used_bytes),

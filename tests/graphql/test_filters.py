@@ -99,11 +99,20 @@ async def test_a_filter_without_bounds_is_refused(manager: Manager) -> None:
     deep: Json = {"name": {"equals": "x"}}
     for _ in range(12):
         deep = {"NOT": [deep]}
-    wide = {"OR": [{"name": {"equals": "x"}}] * 200}
-    long = {"name": {"in": ["x"] * 1000}}
-    for wanted in (deep, wide, long):
+    wide = {"OR": [{"name": {"equals": "x"}}] * 1001}
+    lists: Json = {"NOT": [{"name": {"in": ["x"] * 400}}, {"source": {"iNotIn": ["x"] * 700}}]}
+    empty: Json = {"AND": [{}] * 1001}
+    for wanted in (deep, wide, lists, empty):
         error = await manager.refusal(ARTIFACTS, {"filter": wanted})
         assert error["extensions"] == {"code": "BAD_REQUEST", "field": "filter"}
+    large = {"OR": [{"name": {"in": ["org/x"] * 100}}] * 9}
+    assert (await manager.ask(ARTIFACTS, {"filter": large}))["artifacts"]["edges"] == []
+
+
+async def test_an_order_without_bounds_is_refused(manager: Manager) -> None:
+    query = "query($order: [ArtifactOrderBy!]) { artifacts(orderBy: $order) { count } }"
+    error = await manager.refusal(query, {"order": [{"field": "NAME"}] * 11})
+    assert error["extensions"] == {"code": "BAD_REQUEST", "field": "orderBy"}
 
 
 async def test_a_nul_in_a_text_is_the_callers_mistake(manager: Manager) -> None:
