@@ -219,4 +219,6 @@ def test_a_process_with_wrong_settings_says_what_to_change(tmp_path: Path) -> No
         [sys.executable, "-m", "manager", "--config", config], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
-    assert ended.stderr == "manager.listen is HOST:PORT, not 'nowhere'\n"
+    assert "manager.listen" in ended.stderr
+    assert "HOST:PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
