@@ -5,46 +5,68 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from proxy_client.configuration import Section, read_toml
+from proxy_client.configuration import (
+    Configuration,
+    Fault,
+    Listen,
+    Section,
+    Unit,
+    WrongSettings,
+    read_toml,
+    read_value,
+)
 from proxy_client.wire import Name
+
+PREFIX = "STOWAGE_MANAGER"
+Seconds = Annotated[float, Unit("seconds")]
 
 
 class ManagerSection(Section):
     """`[manager]`: where the manager listens and keeps its rows."""
 
-    listen: str = Field(default="127.0.0.1:8080", description="HOST:PORT of GraphQL and the pages.")
-    database_file: Path = Field(description="File with the PostgreSQL URL of the manager's database.")
+    listen: Listen = Field(default="127.0.0.1:8080", description="HOST:PORT of GraphQL and the pages.")
+    database_file: Path = Field(
+        description="File with the PostgreSQL URL of the manager's database.",
+        examples=["secrets/manager-database-url"],
+    )
     database_pool: int = Field(default=10, ge=2, description="Connections of one manager process.")
 
 
 class StorageProxySection(Section):
     """`[storage-proxies.NAME]`: a storage proxy; NAME is the first half of its vfolder hosts."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+/?$")] = Field(description="Where its API answers.")
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+/?$")] = Field(
+        description="Where its API answers, http(s)://HOST:PORT.", examples=["http://127.0.0.1:6121"]
+    )
     secret_file: Path = Field(
-        description="File with the secret shared with it; a second line is accepted too."
+        description="File with the secret shared with it; a second line is accepted too.",
+        examples=["secrets/proxy-secret"],
     )
 
     @property
     def secrets(self) -> list[str]:
-        """The secrets that this proxy may show, at most two; the first is the one shown to it."""
-        return self.secret_file.read_text().split()[:2]
+        """The secrets that this proxy may show, at most two; the first is the one shown to it. Raises `Unavailable`."""
+        return read_value(self.secret_file, "storage-proxies.NAME.secret-file").split()[:2]
 
 
 class ReservoirSection(Section):
     """`[reservoir]`: the artifact storages that each step of an import without a vfolder uses."""
 
-    proxy: Name = Field(description="The storage proxy that holds them.")
-    download: Name = Field(description="Artifact storage of the step DOWNLOAD.")
-    verify: Name = Field(description="Artifact storage of the step VERIFY.")
-    archive: Name = Field(description="Artifact storage of the step ARCHIVE: where the files end.")
+    proxy: Name = Field(description="The storage proxy that holds them.", examples=["local"])
+    download: Name = Field(description="Artifact storage of the step DOWNLOAD.", examples=["archive"])
+    verify: Name = Field(description="Artifact storage of the step VERIFY.", examples=["archive"])
+    archive: Name = Field(
+        description="Artifact storage of the step ARCHIVE: where the files end.", examples=["archive"]
+    )
 
 
 class ArtifactRegistrySection(Section):
     """`[artifact-registry]`: how models are found."""
 
-    default: Name = Field(description="The registry of a scan that names none.")
-    proxy: Name = Field(description="The storage proxy that asks registries on the manager's behalf.")
+    default: Name = Field(description="The registry of a scan that names none.", examples=["huggingface"])
+    proxy: Name = Field(
+        description="The storage proxy that asks registries on the manager's behalf.", examples=["local"]
+    )
 
 
 class RegistrySection(Section):
@@ -53,27 +75,27 @@ class RegistrySection(Section):
     type: Literal["huggingface", "reservoir"] = Field(
         default="huggingface", description="Protocol of the registry."
     )
-    url: str = Field(description="Endpoint, as shown to users.")
+    url: str = Field(description="Endpoint, as shown to users.", examples=["https://huggingface.co"])
 
 
 class VFolderSection(Section):
     """`[vfolder]`: what new vfolders get."""
 
     default_host: Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")] = Field(
-        description="PROXY:VOLUME of a folder without host."
+        description="PROXY:VOLUME of a folder without host.", examples=["local:volume1"]
     )
 
 
 class ReconcilerSection(Section):
-    """`[reconciler]`: how open imports are followed; in seconds."""
+    """`[reconciler]`: how open imports are followed."""
 
-    order_interval: float = Field(
+    order_interval: Seconds = Field(
         default=1.0, gt=0, description="Pause between looks for orders without an answer."
     )
-    reconnect_delay: float = Field(
+    reconnect_delay: Seconds = Field(
         default=1.0, gt=0, description="Pause before a broken event stream is opened again."
     )
-    silence_limit: float = Field(
+    silence_limit: Seconds = Field(
         default=30.0, gt=0, description="Silence after which the state of an open import is asked for."
     )
 
@@ -93,29 +115,35 @@ class Settings(Section):
     def _names_are_known(self) -> "Settings":
         proxies = self.storage_proxies
         if not proxies:
-            raise ValueError("name at least one [storage-proxies.NAME]")
+            raise WrongSettings([Fault(("storage-proxies",), "name at least one [storage-proxies.NAME]")])
         asked = {
-            "reservoir.proxy": self.reservoir and self.reservoir.proxy,
-            "artifact-registry.proxy": self.artifact_registry and self.artifact_registry.proxy,
-            "vfolder.default-host": self.vfolder and self.vfolder.default_host.partition(":")[0],
+            ("reservoir", "proxy"): self.reservoir and self.reservoir.proxy,
+            ("artifact-registry", "proxy"): self.artifact_registry and self.artifact_registry.proxy,
+            ("vfolder", "default-host"): self.vfolder and self.vfolder.default_host.partition(":")[0],
         }
-        for where, proxy in asked.items():
-            if proxy and proxy not in proxies:
-                raise ValueError(
-                    f"{where} names the storage proxy {proxy!r}; add [storage-proxies.{proxy}] or correct it"
-                )
+        faults = [
+            Fault(where, f"names the storage proxy {proxy!r}; add [storage-proxies.{proxy}] or correct it")
+            for where, proxy in asked.items()
+            if proxy and proxy not in proxies
+        ]
         if (chosen := self.artifact_registry) and chosen.default not in self.artifact_registries:
-            raise ValueError(
-                f"artifact-registry.default names {chosen.default!r}; add [artifact-registries.{chosen.default}]"
-            )
+            text = f"names the registry {chosen.default!r}; add [artifact-registries.{chosen.default}] or correct it"
+            faults.append(Fault(("artifact-registry", "default"), text))
+        if faults:
+            raise WrongSettings(faults)
         return self
 
     @property
     def database_url(self) -> str:
-        """The PostgreSQL URL of the manager's database."""
-        return self.manager.database_file.read_text().strip()
+        """The PostgreSQL URL of the manager's database. Raises `Unavailable`."""
+        return read_value(self.manager.database_file, "manager.database-file")
+
+
+def read_settings(path: Path) -> Configuration[Settings]:
+    """Read the file and the environment. Raises `BadRequest` that names each wrong setting, its place and the remedy."""
+    return read_toml(path, Settings, PREFIX)
 
 
 def load_settings(path: Path) -> Settings:
-    """Read the file. Raises `BadRequest` that names the file, the setting and the remedy."""
-    return read_toml(path, Settings)
+    """Read the settings alone; see `read_settings`."""
+    return read_settings(path).settings

@@ -7,29 +7,24 @@ from pathlib import Path
 import uvicorn
 
 from proxy_client import logs
-from proxy_client.errors import BadRequest
+from proxy_client.configuration import parse_listen
+from proxy_client.errors import StowageError
 from storage_proxy.app import create_app
 from storage_proxy.settings import load_settings
 
 GRACE_SECONDS = 3
 
 
-def main() -> int:
-    """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="storage_proxy", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="path of storage-proxy.toml")
-    arguments = parser.parse_args()
-    try:
-        settings = load_settings(arguments.config)
-    except BadRequest as exc:
-        sys.stderr.write(f"{exc.message}\n")
-        return 2
+def run(config: Path) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StowageError` for settings that cannot be used."""
+    settings = load_settings(config)
+    settings.check_secrets()
     logs.configure("storage-proxy")
-    host, _, port = settings.proxy.listen.rpartition(":")
+    host, port = parse_listen(settings.proxy.listen)
     uvicorn.run(
         create_app(settings),
-        host=host.strip("[]"),
-        port=int(port),
+        host=host,
+        port=port,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -38,6 +33,17 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+
+
+def main() -> int:
+    """Read the command line; the exit status is 2 for settings that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m storage_proxy", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="path of storage-proxy.toml")
+    try:
+        run(parser.parse_args().config)
+    except StowageError as exc:
+        sys.stderr.write(f"{exc.message}\n")
+        return 2
     return 0
 
 

@@ -20,7 +20,7 @@ from pgqueuer.domain.errors import RetryRequested
 from pgqueuer.domain.models import Context, Job
 
 from proxy_client import logs
-from proxy_client.errors import AttemptsExhausted, BadRequest, Internal, StowageError, Unavailable
+from proxy_client.errors import AttemptsExhausted, Internal, StowageError, Unavailable
 from proxy_client.wire import ImportFault, ImportState
 from storage_proxy.auth import ImportCancelled
 from storage_proxy.imports.jobs import DATABASE_AWAY, ENTRYPOINT, Attempt, CancelRequested, LeaseLost
@@ -227,18 +227,23 @@ async def serve(settings: Settings) -> None:
         await Worker(site, stop).run()
 
 
-def main() -> int:
-    """Start a worker: `python -m storage_proxy.worker --config storage-proxy.toml`."""
-    parser = argparse.ArgumentParser(prog="storage_proxy.worker", description=main.__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="path of storage-proxy.toml")
-    arguments = parser.parse_args()
-    try:
-        settings = load_settings(arguments.config)
-    except BadRequest as exc:
-        sys.stderr.write(f"{exc.message}\n")
-        return 2
+def run(config: Path) -> None:
+    """Run one worker until SIGTERM or SIGINT. Raises `StowageError` for settings that cannot be used."""
+    settings = load_settings(config)
+    settings.check_secrets()
     logs.configure("storage-proxy-worker")
     uvloop.run(serve(settings))
+
+
+def main() -> int:
+    """Start a worker: `python -m storage_proxy.worker --config storage-proxy.toml`."""
+    parser = argparse.ArgumentParser(prog="python -m storage_proxy.worker", description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="path of storage-proxy.toml")
+    try:
+        run(parser.parse_args().config)
+    except StowageError as exc:
+        sys.stderr.write(f"{exc.message}\n")
+        return 2
     return 0
 
 
