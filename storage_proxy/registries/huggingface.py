@@ -38,7 +38,6 @@ MAX_METADATA_BYTES = 64 << 20
 # Somebody waits for a scan's answer: fewer tries than a background import has.
 INTERACTIVE_RETRIES = 2
 SCAN_WIDTH = 8
-CHUNK_BYTES = 1 << 18
 
 _SORTS = {
     "downloads": "downloads",
@@ -344,7 +343,8 @@ def _planned(entry: _TreeEntry) -> PlannedFile:
 
 async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
     try:
-        async for chunk in response.aiter_raw(CHUNK_BYTES):
+        # As it comes: what httpx gathered into larger chunks would be lost when the connection breaks.
+        async for chunk in response.aiter_raw():
             yield chunk
     except httpx.HTTPError as exc:
         raise SourceUnavailable(f"the registry's transfer broke off ({_reason(exc)})") from exc

@@ -5,22 +5,22 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import httpx
 
 from proxy_client.wire import QuotaScopeID, VFolderID
 from tests.conftest import RunningStack
-from tests.faults.hub import FaultHub
+from tests.faults.hub import FaultHub, Rule
 from tests.faults.models import digest_tree, make_model
 
-Files = Mapping[str, bytes | int]
+Files = dict[str, bytes | int]
 
 OPEN = {"PENDING", "RUNNING", "NEEDS_APPROVAL"}
 
@@ -101,6 +101,7 @@ class World:
         self.mirror = mirror
         self.small = small
         self._numbers = itertools.count(1)
+        self.registries = {row["name"]: row["id"] for row in self.rows("SELECT * FROM artifact_registries")}
         self.admin = Person(
             id=stack.graphql("{ me { id } }")["me"]["id"],
             token=stack.token,
@@ -152,11 +153,22 @@ class World:
         assert path.is_dir()
         return Folder(made["id"], path, VFolderID(scope, folder), owner)
 
+    def grant(self, folder: Folder, guest: Person, permission: str) -> None:
+        """Share a folder, as an accepted invitation does."""
+        self.rows(
+            """INSERT INTO vfolder_permissions (vfolder_id, user_id, permission)
+               SELECT $1, user_id, $2 FROM api_tokens WHERE token_hash = encode(sha256($3), 'hex')""",
+            folder.vfid.folder,
+            permission,
+            guest.token.encode(),
+        )
+
     # What clients do.
 
-    def scan(self, model: Model, revision: str = "main", *, registry: UUID | None = None) -> dict[str, Any]:
-        """Look a model up; returns the revision."""
-        variables = {"model": model.id, "revision": revision, "registry": str(registry) if registry else None}
+    def scan(self, model: Model, revision: str = "main") -> dict[str, Any]:
+        """Look a model up in the registry of its hub; returns the revision."""
+        registry = str(self.registries["mirror"]) if model.hub is self.mirror else None
+        variables = {"model": model.id, "revision": revision, "registry": registry}
         found = self.stack.graphql(_SCAN, variables)["scanArtifactModels"]["artifactRevision"]["edges"]
         (edge,) = found
         node = edge["node"]
@@ -272,6 +284,36 @@ class World:
 
     def storages(self) -> list[Path]:
         return sorted(path for path in self.stack.dir.path.glob("artifact-storage*") if path.is_dir())
+
+    def insist_on_nothing_left(self, task: dict[str, Any], folder: Folder) -> None:
+        """Hold that an import left nothing: not in the folder, not in the staging, no file open in the worker."""
+        assert folder.everything() == {}
+        assert self.staged(task["id"]) == []
+        below = f"/{folder.vfid.quota_scope.id.hex}/"
+        opened = [str(path) for path in self.open_files() if below in str(path)]
+        assert opened == []
+
+    def open_files(self) -> list[Path]:
+        """Return what the worker holds open."""
+        found = []
+        for entry in Path(f"/proc/{self.stack.pids['worker']}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(entry.readlink())
+        return found
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Let another import, of another registry, be under way all the time; in the end it must arrive whole."""
+        model = self.model({"other.bin": 600_000, "other.json": b"{}"}, hub=self.mirror)
+        folder = self.folder(self.person())
+        self.mirror.set(Rule(path=f"{model.id}/resolve/.*other.bin", stall_after=100_000))
+        task_id = self.begin(model, folder, by=folder.owner)
+        self.bytes_flow(model, 100_000)
+        yield
+        assert self.task(task_id)["status"] == "RUNNING"
+        self.mirror.clear()
+        assert self.finished(task_id)["status"] == "SUCCEEDED"
+        assert folder.digests(f"{model.id}/main") == model.digests
 
     def bytes_flow(self, model: Model, least: int = 1) -> None:
         """Wait until bytes of a model's files are on their way."""
