@@ -49,6 +49,16 @@ async def reconciling(world: World) -> AsyncIterator[asyncio.Task[None]]:
             await running
 
 
+@asynccontextmanager
+async def connections_may_die() -> AsyncIterator[None]:
+    """Let pass what asyncpg leaves behind: the future of a query that is cancelled while its connection dies."""
+    loop = asyncio.get_running_loop()
+    strict = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    yield
+    loop.set_exception_handler(strict)
+
+
 async def imported(world: World, *, into_folder: bool = True) -> ImportTask:
     caller, folder = (world.user_a, world.folder) if into_folder else (world.admin, None)
     (found,) = await world.service().import_revisions(caller, [world.revision], folder, PLAIN)
@@ -334,9 +344,7 @@ async def test_lost_connections_to_postgresql_are_waited_out(
 ) -> None:
     task = await imported(world)
     name = manager_database_url.rpartition("/")[2]
-    # asyncpg leaves behind the future of a query that is cancelled while its connection dies.
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-    async with reconciling(world):
+    async with connections_may_die(), reconciling(world):
         await until(lambda: bool(world.near.followed))
         postgres_server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         postgres_server.execute(

@@ -1,0 +1,77 @@
+"""Sessions that survive PostgreSQL's restart, and what cannot be kept in it."""
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+
+from manager.db import Database, storable
+from manager.models import User
+from proxy_client import errors
+from tests.conftest import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    async def break_off() -> None:
+        async with database.begin() as session:
+            session.add(User(email="a@example.org"))
+            await session.flush()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await break_off()
+    async with database.read() as session:
+        assert (await session.scalars(select(User))).all() == []
+
+
+async def test_a_reading_session_cannot_write(database: Database) -> None:
+    with pytest.raises(DBAPIError, match="read-only"):
+        async with database.read() as session:
+            await session.execute(text("DELETE FROM users"))
+    async with database.begin() as session:
+        session.add(User(email="a@example.org"))
+
+
+async def test_times_are_utc(database: Database) -> None:
+    async with database.read() as session:
+        assert await session.scalar(text("SHOW timezone")) == "UTC"
+
+
+async def test_connections_that_died_are_replaced(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    async with database.read() as session:
+        name = await session.scalar(text("SELECT current_database()"))
+    postgres_server.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    async with database.read() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_connection_that_dies_in_a_transaction_is_unavailable(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    async def lose() -> None:
+        async with database.begin() as session:
+            pid = await session.scalar(text("SELECT pg_backend_pid()"))
+            postgres_server.execute(f"SELECT pg_terminate_backend({pid})")
+            await session.execute(text("SELECT 1"))
+
+    with pytest.raises(errors.Unavailable):
+        await lose()
+
+
+async def test_a_server_that_is_not_there_is_unavailable(manager_database_url: str) -> None:
+    nowhere = Database("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(errors.Unavailable):
+        async with nowhere.read() as session:
+            await session.execute(text("SELECT 1"))
+    await nowhere.close()
+
+
+def test_nul_characters_are_replaced_wherever_they_are() -> None:
+    assert storable({"a\0": ["b\0", 1, None, {"c": "\0"}]}) == {
+        "a\ufffd": ["b\ufffd", 1, None, {"c": "\ufffd"}]
+    }
