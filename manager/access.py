@@ -1,4 +1,7 @@
-"""Who may do what. Only this module makes a `WritableVFolder`; whatever writes to a vfolder takes one."""
+"""Who may do what. Only this module makes a `WritableVFolder` or a `DeletableVFolder`.
+
+Whatever writes to a vfolder, or deletes one, takes one of them.
+"""
 
 import hmac
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from sqlalchemy.sql.elements import SQLCoreOperations
 from manager.auth import Caller, bearer
 from manager.db import Database
 from manager.models import (
+    ApiToken,
     HostPermission,
     ImportTask,
     Project,
@@ -30,10 +34,21 @@ from proxy_client.errors import Conflict, Forbidden, NotFound, Unauthenticated
 
 ARTIFACT_IMPORT = "artifact:import"
 CREATE_VFOLDER = "create-vfolder"
+DELETE_VFOLDER = "delete-vfolder"
 UPLOAD_FILE = "upload-file"
+
+NO_SUCH_VFOLDER = "there is no such folder among yours; check its id"
 
 _WRITING = (VFolderPermission.READ_WRITE, VFolderPermission.RW_DELETE)
 _IN_USE = (VFolderStatus.READY, VFolderStatus.MOUNTED)
+# Those whose deletion was begun may be asked for again.
+_DELETABLE = (
+    VFolderStatus.READY,
+    VFolderStatus.ERROR,
+    VFolderStatus.DELETE_PENDING,
+    VFolderStatus.DELETE_ONGOING,
+    VFolderStatus.DELETE_ERROR,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,17 @@ class WritableVFolder:
     def volume(self) -> str:
         """The folder's volume on that proxy."""
         return self.vfolder.host.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class DeletableVFolder:
+    """A vfolder that the caller may delete now, and the permission that says so.
+
+    Its row is locked: until the transaction ends no import into it begins.
+    """
+
+    vfolder: VFolder
+    permission: VFolderPermission
 
 
 # What the caller may see.
@@ -90,6 +116,17 @@ def visible_tasks(caller: Caller) -> Select[ImportTask]:
     return tasks.where(or_(ImportTask.requested_by_id == caller.user_id, owned))
 
 
+def visible_tokens(caller: Caller, user_id: UUID | None) -> Select[ApiToken]:
+    """Select a user's tokens, the caller's own where `user_id` is None.
+
+    Raises `Forbidden` for somebody else's unless the caller is an administrator, whether or not there is such a user.
+    """
+    owner = user_id or caller.user_id
+    if owner != caller.user_id and not caller.is_admin:
+        raise Forbidden("only administrators see the tokens of others; leave out userId", field="userId")
+    return select(ApiToken).where(ApiToken.user_id == owner)
+
+
 # What the caller may do.
 
 
@@ -109,28 +146,36 @@ async def may_import_to_artifact_storage(session: AsyncSession, caller: Caller) 
     if not await session.scalar(granted):
         raise Forbidden(
             "importing into the artifact storage needs the permission artifact:import; "
-            "ask an administrator, or name a folder of yours in input.vfolderId"
+            "ask an administrator for it, or import into a folder of yours"
         )
 
 
 async def writable_vfolder(
-    session: AsyncSession, caller: Caller, vfolder_id: UUID, *, field: str = "input.vfolderId"
+    session: AsyncSession,
+    caller: Caller,
+    vfolder_id: UUID,
+    *,
+    lock: bool = False,
+    field: str = "input.vfolderId",
 ) -> WritableVFolder:
     """Prove, in one statement, that the caller may write to the folder now.
+
+    With `lock` nobody deletes the folder until the transaction ends.
 
     Raises `NotFound` for a folder that is not there or that the caller may not see, `Forbidden` where the
     caller may only read, where the folder's path is not managed by Stowage, or where the host does not allow
     uploads, and `Conflict` for a folder whose status takes no files.
     """
-    found = (
-        await session.execute(
-            visible_vfolders(caller)
-            .add_columns(host_allows(caller, VFolder.host, UPLOAD_FILE))
-            .where(VFolder.id == vfolder_id)
-        )
-    ).one_or_none()
+    wanted = (
+        visible_vfolders(caller)
+        .add_columns(host_allows(caller, VFolder.host, UPLOAD_FILE))
+        .where(VFolder.id == vfolder_id)
+    )
+    if lock:
+        wanted = wanted.with_for_update(of=VFolder, read=True, key_share=True)
+    found = (await session.execute(wanted)).one_or_none()
     if found is None:
-        raise NotFound("there is no such folder; choose one of the query vfolders", field=field)
+        raise NotFound(NO_SUCH_VFOLDER, field=field)
     vfolder, permission, may_upload = found
     if permission not in _WRITING:
         raise Forbidden("you may only read this folder; ask its owner for write permission", field=field)
@@ -146,6 +191,51 @@ async def writable_vfolder(
             f"the folder is {vfolder.status} and takes no files; it must be READY or MOUNTED", field=field
         )
     return WritableVFolder(vfolder, permission)
+
+
+async def deletable_vfolder(
+    session: AsyncSession, caller: Caller, vfolder_id: UUID, *, field: str = "input.vfolderId"
+) -> DeletableVFolder:
+    """Prove that the caller may delete the folder now, and lock it, in two statements.
+
+    Raises `NotFound` for a folder that is not there or that the caller may not see, `Forbidden` without
+    RW_DELETE, where the folder's path is not managed by Stowage, or where the host does not allow it, and
+    `Conflict` for a folder that is in use or into which an import is open.
+    """
+    found = (
+        await session.execute(
+            visible_vfolders(caller)
+            .add_columns(host_allows(caller, VFolder.host, DELETE_VFOLDER))
+            .where(VFolder.id == vfolder_id)
+            .with_for_update(of=VFolder)
+        )
+    ).one_or_none()
+    if found is None:
+        raise NotFound(NO_SUCH_VFOLDER, field=field)
+    vfolder, permission, may_delete = found
+    if permission is not VFolderPermission.RW_DELETE:
+        raise Forbidden("you may not delete this folder; ask its owner to do it", field=field)
+    if vfolder.unmanaged_path is not None:
+        raise Forbidden(
+            "this folder's path is not managed by Stowage; whoever manages it can delete it", field=field
+        )
+    if not may_delete:
+        raise Forbidden(
+            f"the host {vfolder.host} does not let you delete folders; ask an administrator for delete-vfolder",
+            field=field,
+        )
+    if vfolder.status not in _DELETABLE:
+        raise Conflict(f"the folder is {vfolder.status}; delete it when it is READY again", field=field)
+    # After the lock was granted: an import that began before is seen.
+    imports = select(ImportTask.id).where(
+        ImportTask.vfolder_id == vfolder_id, ImportTask.finished_at.is_(None)
+    )
+    if (task_id := await session.scalar(imports.limit(1))) is not None:
+        raise Conflict(
+            f"the import {task_id} into this folder is not finished; cancel it or wait, then delete the folder",
+            field=field,
+        )
+    return DeletableVFolder(vfolder, permission)
 
 
 def host_allows(caller: Caller, host: SQLCoreOperations[str] | str, permission: str) -> ColumnElement[bool]:

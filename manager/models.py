@@ -345,6 +345,11 @@ class VFolder(Base):
             unique=True,
             postgresql_where="project_id IS NOT NULL AND status NOT LIKE 'DELETE%'",
         ),
+        Index(
+            "ix_vfolders_deleting",
+            "host",
+            postgresql_where="status IN ('DELETE_PENDING', 'DELETE_ONGOING')",
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)

@@ -1,9 +1,9 @@
-"""Keeps open imports and their proxies in step, whatever was lost on the way.
+"""Keeps open imports, deletions of vfolders and their proxies in step, whatever was lost on the way.
 
 For each proxy one manager process leads, by an advisory lock on a connection of its own; the others stand by. The
 leader follows the proxy's event stream, orders what was never answered, repeats cancels, and asks for the state
-of imports that fell silent. All of it may happen twice: orders and cancels are named by the task's id, and an
-older report never overwrites a newer one.
+of imports that fell silent; and it finishes deletions. All of it may happen twice: orders and cancels are named by
+the task's id, and an older report never overwrites a newer one.
 
 A proxy that lost its database begins its sequence anew. It shows in reports below the one last followed, and in
 open imports that the proxy does not know any more: those are ordered again.
@@ -22,9 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.db import Database, translated
 from manager.imports import cancel_at_proxy, place_orders
-from manager.models import ImportTask, ImportTaskStatus, StorageProxy, utc_now
+from manager.models import ImportTask, ImportTaskStatus, StorageProxy, VFolder, VFolderStatus, utc_now
 from manager.settings import Settings
 from manager.tasks import lock_tasks
+from manager.vfolders import delete_at_proxy
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
 from proxy_client.errors import NotFound, StowageError, Unavailable
@@ -38,10 +39,12 @@ _MOST_TASKS = 100
 _CALLS_AT_ONCE = 8
 # A request places its own orders and cancels first.
 _GRACE = timedelta(seconds=1)
+# Seconds after which a deletion has no request any more that waits for it.
+_ABANDONED = 10.0
 
 
 class Reconciler:
-    """Follows the open imports of all proxies."""
+    """Follows the open imports of all proxies, and the deletions."""
 
     def __init__(
         self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
@@ -77,6 +80,7 @@ class Reconciler:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(client))
                 group.create_task(self._look_after(client, connection))
+                group.create_task(self._finish_deletions(client))
 
     # What the proxy reports.
 
@@ -224,6 +228,47 @@ class Reconciler:
                 task.updated_at = utc_now()
             await locked.take(report for report in answers.values() if report is not None)
 
+    # What must be deleted.
+
+    async def _finish_deletions(self, client: StorageProxyClient) -> None:
+        """Delete the vfolders whose proxy gave no answer, or whose request ended before it did."""
+        clock = asyncio.get_running_loop().time
+        ongoing: dict[UUID, float] = {}
+        while True:
+            folders = await self._begun_deletions(client)
+            ongoing = {
+                folder.id: ongoing.get(folder.id, clock())
+                for folder in folders
+                if folder.status is VFolderStatus.DELETE_ONGOING
+            }
+            due = {
+                folder.id: folder
+                for folder in folders
+                if clock() - ongoing.get(folder.id, float("-inf")) >= _ABANDONED
+            }
+            try:
+                await self._delete(client, due)
+            except _ProxyDown as down:
+                self._note_lost(client.name, str(down))
+            await asyncio.sleep(self._settings.order_interval)
+
+    async def _begun_deletions(self, client: StorageProxyClient) -> Sequence[VFolder]:
+        begun = [VFolderStatus.DELETE_PENDING, VFolderStatus.DELETE_ONGOING]
+        async with self._database.read() as session:
+            found = await session.scalars(
+                select(VFolder)
+                .where(VFolder.host.startswith(f"{client.name}:", autoescape=True), VFolder.status.in_(begun))
+                .order_by(VFolder.id)
+                .limit(_MOST_TASKS)
+            )
+            return found.all()
+
+    async def _delete(self, client: StorageProxyClient, folders: Mapping[UUID, VFolder]) -> None:
+        async def delete(vfolder_id: UUID) -> None:
+            await delete_at_proxy(self._database, client, folders[vfolder_id])
+
+        await _each(folders, delete)
+
     # An outage is worth one line when it begins and one when it ends.
 
     def _note_lost(self, what: str, reason: str) -> None:
@@ -259,24 +304,24 @@ async def _ready(reports: "asyncio.Queue[wire.ImportReport | None]") -> list[wir
     return batch
 
 
-async def _each(task_ids: Iterable[UUID], ask: Callable[[UUID], Awaitable[None]]) -> None:
-    """Call a proxy for many tasks side by side. Raises `_ProxyDown`, after those that were under way, if it is."""
+async def _each(ids: Iterable[UUID], ask: Callable[[UUID], Awaitable[None]]) -> None:
+    """Call a proxy for many tasks or folders side by side. Raises `_ProxyDown`, after those that were under way, if it is."""
     gate = asyncio.Semaphore(_CALLS_AT_ONCE)
     down: list[Unavailable] = []
 
-    async def one(task_id: UUID) -> None:
+    async def one(key: UUID) -> None:
         async with gate:
             if down:
                 return
             try:
-                await ask(task_id)
+                await ask(key)
             except Unavailable as exc:
                 down.append(exc)
             except StowageError as exc:
-                log.warning("proxy call refused", task_id=str(task_id), code=exc.code, reason=exc.message)
+                log.warning("proxy call refused", id=str(key), code=exc.code, reason=exc.message)
 
     async with asyncio.TaskGroup() as group:
-        for task_id in task_ids:
-            group.create_task(one(task_id))
+        for key in ids:
+            group.create_task(one(key))
     if down:
         raise _ProxyDown(down[0].message)

@@ -7,15 +7,23 @@ from contextlib import suppress
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from manager.access import CREATE_VFOLDER, host_allows, require_project_member, visible_vfolders
+from manager.access import (
+    CREATE_VFOLDER,
+    NO_SUCH_VFOLDER,
+    DeletableVFolder,
+    deletable_vfolder,
+    host_allows,
+    require_project_member,
+    visible_vfolders,
+)
 from manager.audit import audit
 from manager.auth import Caller
 from manager.db import Database
-from manager.models import Project, VFolder, VFolderOwnershipType, VFolderUsageMode
+from manager.models import Project, VFolder, VFolderOwnershipType, VFolderStatus, VFolderUsageMode
 from manager.settings import Settings
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
@@ -26,6 +34,7 @@ from proxy_client.errors import (
     NotFound,
     PathRefused,
     StowageError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -33,10 +42,19 @@ log = structlog.get_logger()
 
 # Letters and digits of any script (`\w` without the underscore's special place), dots, hyphens, underscores.
 _NAME = re.compile(r"(?!\.)(?!.*\.\.)[\w.-]{1,64}")
+# Seconds that a request waits for a deletion; the reconciler sees to one that takes longer.
+DELETE_DEADLINE = 5.0
+# What each outcome of a deletion may follow: one that was asked for twice never goes back.
+_BEGUN = (VFolderStatus.DELETE_PENDING, VFolderStatus.DELETE_ONGOING)
+_FOLLOWS = {
+    VFolderStatus.DELETE_PENDING: (VFolderStatus.DELETE_ONGOING,),
+    VFolderStatus.DELETE_ERROR: _BEGUN,
+    VFolderStatus.DELETE_COMPLETE: (*_BEGUN, VFolderStatus.DELETE_ERROR),
+}
 
 
 class VFolders:
-    """Makes vfolders and looks into them through their proxies."""
+    """Makes and deletes vfolders and looks into them, through their proxies."""
 
     def __init__(
         self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
@@ -69,7 +87,7 @@ class VFolders:
         if host is None:
             if self._settings.vfolder is None:
                 raise BadRequest(
-                    "there is no default host; name one of the query volumes", field="input.host"
+                    f"there is no default host; name the one to use, {_HOST}", field="input.host"
                 )
             host = self._settings.vfolder.default_host
         client, volume = self._place(host, field="input.host")
@@ -120,19 +138,53 @@ class VFolders:
         ).one()
         if not allowed:
             raise Forbidden(
-                f"the host {folder.host} does not let you make folders; choose another one of the query volumes",
+                f"the host {folder.host} does not let you make folders; choose another one",
                 field="input.host",
             )
         if name_taken:
             raise _name_taken(folder.name)
         return project
 
+    async def delete(self, caller: Caller, vfolder_id: UUID) -> DeletableVFolder:
+        """Delete a folder with everything in it; may be repeated until it is gone.
+
+        At once the folder takes no imports any more and its name is free. A proxy that does not answer within
+        seconds leaves it DELETE_PENDING, and the reconciler goes on.
+
+        Returns the folder as it stands then. Raises what `deletable_vfolder` does, with nothing changed, and the
+        proxy's refusal, which leaves the folder in DELETE_ERROR.
+        """
+        async with self._database.begin() as session:
+            deletable = await deletable_vfolder(session, caller, vfolder_id)
+            folder = deletable.vfolder
+            proxy = folder.host.partition(":")[0]
+            if (client := self._proxies.get(proxy)) is None:
+                raise Conflict(
+                    f"the storage proxy {proxy} of this folder is not in the manager's configuration; "
+                    "ask the operator to add it",
+                    field="input.vfolderId",
+                )
+            if folder.status not in _BEGUN:
+                details = {"name": folder.name, "host": folder.host}
+                audit(session, caller, "vfolder.delete", str(vfolder_id), details)
+            folder.status = VFolderStatus.DELETE_ONGOING
+        try:
+            await delete_at_proxy(self._database, client, folder, deadline=DELETE_DEADLINE)
+        except Unavailable as exc:
+            log.warning("deletion left to the reconciler", vfolder_id=str(vfolder_id), reason=exc.message)
+            await _record(self._database, folder, VFolderStatus.DELETE_PENDING)
+        except StowageError as exc:
+            raise type(exc)(
+                f"the host {folder.host} did not delete the folder ({exc.message}); delete it again later"
+            ) from exc
+        return deletable
+
     async def files(self, caller: Caller, vfolder_id: UUID, path: str | None) -> list[wire.VFolderFile]:
         """List the entries directly in a directory of the folder, its root where `path` is None or "/"."""
         async with self._database.read() as session:
             found = (await session.execute(visible_vfolders(caller).where(VFolder.id == vfolder_id))).first()
         if found is None:
-            raise NotFound("there is no such folder; choose one of the query vfolders", field="vfolderId")
+            raise NotFound(NO_SUCH_VFOLDER, field="vfolderId")
         folder = found[0]
         client, volume = self._place(folder.host, field="vfolderId")
         asked = "" if path in {None, "/"} else str(path)
@@ -178,11 +230,50 @@ class VFolders:
     def _place(self, host: str, *, field: str) -> tuple[StorageProxyClient, str]:
         proxy, _, volume = host.partition(":")
         if (client := self._proxies.get(proxy)) is None or re.fullmatch(wire.NAME_PATTERN, volume) is None:
-            raise BadRequest(
-                "there is no such host; write PROXY:VOLUME as the query volumes lists them", field=field
-            )
+            raise BadRequest(f"there is no such host; correct it, {_HOST}", field=field)
         return client, volume
+
+
+_HOST = "written PROXY:VOLUME as the list of volumes has it"
 
 
 def _name_taken(name: str) -> Conflict:
     return Conflict(f"there is a folder {name} already; choose another name", field="input.name")
+
+
+async def delete_at_proxy(
+    database: Database, client: StorageProxyClient, folder: VFolder, *, deadline: float | None = None
+) -> None:
+    """Delete a folder's files at its proxy and record it; may be repeated, also side by side.
+
+    Raises `Unavailable`, with nothing recorded, where the proxy gave no answer that counts (within `deadline`
+    seconds), and the proxy's refusal after the folder's status became DELETE_ERROR.
+    """
+    volume = folder.host.partition(":")[2]
+    try:
+        async with asyncio.timeout(deadline):
+            await client.delete_vfolder(volume, wire.VFolderID.parse(folder.vfid))
+    except TimeoutError as exc:
+        raise Unavailable(f"storage proxy {client.name} is slow to answer") from exc
+    except Unauthenticated as exc:
+        raise Unavailable(exc.message) from exc
+    except Unavailable:
+        raise
+    except StowageError as exc:
+        log.warning("folder not deleted", vfolder_id=str(folder.id), code=exc.code, reason=exc.message)
+        await _record(database, folder, VFolderStatus.DELETE_ERROR)
+        raise
+    await _record(database, folder, VFolderStatus.DELETE_COMPLETE)
+
+
+async def _record(database: Database, folder: VFolder, status: VFolderStatus) -> None:
+    async with database.begin() as session:
+        await session.execute(
+            update(VFolder)
+            .where(VFolder.id == folder.id, VFolder.status.in_(_FOLLOWS[status]))
+            .values(status=status)
+            .execution_options(synchronize_session=False)
+        )
+        # Somebody else who asked for the same may have been quicker.
+        now = await session.execute(select(VFolder.status).where(VFolder.id == folder.id))
+        folder.status = now.scalar_one()

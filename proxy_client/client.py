@@ -29,8 +29,11 @@ from proxy_client.wire import (
 
 T = TypeVar("T")
 
+ANSWER_TIMEOUT = 30.0
 # The proxy sends a comment line every 10 seconds: silence for three of them means that the stream is dead.
 EVENT_STREAM_SILENCE = 30.0
+# Seconds. A folder of millions of files takes its volume a while.
+DELETE_TIMEOUT = 600.0
 
 
 class StorageProxyClient:
@@ -46,7 +49,6 @@ class StorageProxyClient:
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {secret}"},
-            timeout=httpx.Timeout(30.0, connect=5.0),
             transport=transport,
             trust_env=False,  # the two services talk to each other directly, never through a proxy of the environment
         )
@@ -116,7 +118,7 @@ class StorageProxyClient:
 
     async def delete_vfolder(self, volume: str, vfid: VFolderID) -> None:
         """Remove the folder and everything in it; may be repeated."""
-        await self._send("DELETE", _vfolder_path(volume, vfid))
+        await self._send("DELETE", _vfolder_path(volume, vfid), timeout=DELETE_TIMEOUT)
 
     async def vfolder_usage(self, volume: str, vfid: VFolderID) -> VFolderUsage:
         """Return bytes and files in the folder."""
@@ -179,6 +181,7 @@ class StorageProxyClient:
         body: BaseModel | None = None,
         params: dict[str, str] | None = None,
         request_id: str | None = None,
+        timeout: float = ANSWER_TIMEOUT,  # noqa: ASYNC109 -- httpx bounds each read, not the whole
     ) -> bytes:
         headers = {REQUEST_ID_HEADER: request_id} if request_id else {}
         content = None
@@ -186,7 +189,14 @@ class StorageProxyClient:
             headers["Content-Type"] = "application/json"
             content = body.model_dump_json()
         try:
-            response = await self._http.request(method, path, params=params, content=content, headers=headers)
+            response = await self._http.request(
+                method,
+                path,
+                params=params,
+                content=content,
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=5.0),
+            )
         except httpx.HTTPError as exc:
             raise Unavailable(f"storage proxy {self.name} does not answer; it is asked again later") from exc
         if response.is_error or response.is_redirect:

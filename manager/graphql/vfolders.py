@@ -177,6 +177,22 @@ class CreateVFolderPayload:
     vfolder: VFolder = strawberry.field(description="The folder.")
 
 
+@strawberry.input(name="DeleteVFolderInput", description="Which folder.")
+class DeleteVFolderInput:
+    """Which folder."""
+
+    vfolder_id: strawberry.ID = strawberry.field(description="The folder's id.")
+
+
+@strawberry.type(name="DeleteVFolderPayload", description="The folder that was deleted.")
+class DeleteVFolderPayload:
+    """The folder that was deleted."""
+
+    vfolder: VFolder = strawberry.field(
+        description="The folder; DELETE_COMPLETE, or DELETE_PENDING until its storage proxy answers."
+    )
+
+
 @strawberry.type
 class VFolderQuery:
     """The queries about folders."""
@@ -281,3 +297,15 @@ class VFolderMutation:
             project_id=project_id,
         )
         return CreateVFolderPayload(vfolder=VFolder.of(kept(await context.loaders.vfolders.load(row.id))))
+
+    @mutation("Delete a folder with everything in it. Needs RW_DELETE, and no import into it that is open.")
+    async def delete_vfolder(
+        self,
+        info: Info,
+        asked: Annotated[DeleteVFolderInput, strawberry.argument(name="input", description="Which folder.")],
+    ) -> DeleteVFolderPayload:
+        """Delete a folder."""
+        context = info.context
+        vfolder_id = parse_id(asked.vfolder_id, "VFolder", field="input.vfolderId")
+        deleted = await context.services.vfolders.delete(context.caller, vfolder_id)
+        return DeleteVFolderPayload(vfolder=VFolder.of(SeenVFolder(deleted.vfolder, deleted.permission)))
