@@ -53,6 +53,8 @@ _ORDERS_AT_ONCE = 16
 _ORDER_DEADLINE = 5.0
 _CANCEL_DEADLINE = 5.0
 
+_NO_SUCH_TASK = "there is no such import task among yours; check its id"
+
 
 @dataclass(frozen=True)
 class ImportedRevision:
@@ -78,7 +80,7 @@ class _Destination:
 
 
 class ArtifactRevisionService:
-    """Imports revisions and cancels imports."""
+    """Imports revisions, cancels imports and begins them again."""
 
     def __init__(
         self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
@@ -136,6 +138,48 @@ class ArtifactRevisionService:
             log.warning("tasks not refreshed", request_id=caller.request_id, reason=exc.message)
         return [ImportedRevision(revision, tasks.get(revision.id)) for revision in revisions]
 
+    async def retry_task(self, caller: Caller, task_id: UUID) -> ImportTask:
+        """Import again what an import that ended without success was to bring, as if newly asked for.
+
+        Access is proven anew, and the revision is imported as the catalogue holds it now. Returns the new task, or
+        the one that somebody ordered for the same revision and destination meanwhile.
+
+        Raises `NotFound` for a task that is not there or that the caller may not see, `Conflict` for one that is
+        open or succeeded, or whose revision the artifact storage holds by now, and what `import_revisions` raises.
+        """
+        async with self._database.read() as session:
+            task = await session.scalar(
+                visible_tasks(caller)
+                .where(ImportTask.id == task_id)
+                .options(joinedload(ImportTask.artifact_revision).joinedload(ArtifactRevision.artifact))
+            )
+        if task is None:
+            raise NotFound(_NO_SUCH_TASK, field="input.taskId")
+        if task.finished_at is None:
+            raise Conflict(
+                f"this import is {task.status}; cancel it first, or wait for its end", field="input.taskId"
+            )
+        if task.status is ImportTaskStatus.SUCCEEDED:
+            raise Conflict(
+                "this import succeeded; to import again, ask for a new import with force",
+                field="input.taskId",
+            )
+        options = ImportOptions(
+            force=task.force,
+            path=None if task.path == _default_path(task.artifact_revision) else task.path,
+            on_conflict=task.on_conflict,
+        )
+        try:
+            (again,) = await self.import_revisions(
+                caller, [task.artifact_revision_id], task.vfolder_id, options
+            )
+        except StowageError as exc:
+            raise type(exc)(exc.message, field=exc.field and "input.taskId") from exc
+        if again.task is None:
+            raise Conflict("the artifact storage holds this revision by now", field="input.taskId")
+        log.info("import retried", task_id=str(again.task.id), before=str(task_id))
+        return again.task
+
     async def cancel_task(self, caller: Caller, task_id: UUID) -> ImportTask:
         """Cancel an import; one that is finished is answered as it is.
 
@@ -146,9 +190,7 @@ class ArtifactRevisionService:
         async with self._database.begin() as session:
             seen = visible_tasks(caller).with_only_columns(ImportTask.id).where(ImportTask.id == task_id)
             if await session.scalar(seen) is None:
-                raise NotFound(
-                    "there is no such import task; see the query importTasks", field="input.taskId"
-                )
+                raise NotFound(_NO_SUCH_TASK, field="input.taskId")
             locked = await lock_tasks(session, [task_id])
             task = locked[task_id]
             was_open = task.finished_at is None
@@ -200,7 +242,7 @@ class ArtifactRevisionService:
         self, session: AsyncSession, caller: Caller, vfolder_id: UUID | None
     ) -> _Destination:
         if vfolder_id is not None:
-            folder = await writable_vfolder(session, caller, vfolder_id)
+            folder = await writable_vfolder(session, caller, vfolder_id, lock=True)
             target = wire.StorageTargetVFolder(
                 volume_name=folder.volume, vfolder_id=wire.VFolderID.parse(folder.vfolder.vfid)
             )
@@ -214,8 +256,7 @@ class ArtifactRevisionService:
             await may_import_to_artifact_storage(session, caller)
             if (reservoir := self._settings.reservoir) is None:
                 raise Conflict(
-                    "no artifact storage is configured; name a folder in input.vfolderId, "
-                    "or ask the operator for the section [reservoir] of the manager's configuration",
+                    "no artifact storage is configured; import into a folder, or ask the operator for the section [reservoir] of the manager's configuration",
                     field="input.vfolderId",
                 )
             destination = _Destination(
@@ -372,7 +413,10 @@ async def _load_revisions(
     for index, revision_id in enumerate(revision_ids):
         where = field or f"{IDS_FIELD}[{index}]"
         if (revision := found.get(revision_id)) is None:
-            raise NotFound("there is no such artifact revision; see the query artifactRevisions", field=where)
+            raise NotFound(
+                "there is no such artifact revision in the catalogue; check its id, or scan its model",
+                field=where,
+            )
         if field is None:
             check_source(revision.artifact, revision.artifact.origin, where)
         revisions.append(revision)
@@ -391,7 +435,7 @@ def _new_task(
     caller: Caller, revision: ArtifactRevision, destination: _Destination, options: ImportOptions
 ) -> ImportTask:
     artifact = revision.artifact
-    path = options.path or f"{artifact.name}/{revision.version.replace('/', '%2F')}"
+    path = options.path or _default_path(revision)
     order = wire.ImportOrder(
         task_id=uuid4(),
         request_id=caller.request_id,
@@ -421,6 +465,10 @@ def _new_task(
         status_before=None if destination.vfolder else status_before(revision),
         status=ImportTaskStatus.PENDING,
     )
+
+
+def _default_path(revision: ArtifactRevision) -> str:
+    return f"{revision.artifact.name}/{revision.version.replace('/', '%2F')}"
 
 
 def _summary(tasks: Sequence[ImportTask], options: ImportOptions) -> dict[str, Any]:

@@ -134,6 +134,22 @@ class CancelImportTaskPayload:
     )
 
 
+@strawberry.input(description="Which import.")
+class RetryImportTaskInput:
+    """Which import."""
+
+    task_id: strawberry.ID = strawberry.field(description="The task's id; it FAILED or was CANCELLED.")
+
+
+@strawberry.type(description="The import that was begun again.")
+class RetryImportTaskPayload:
+    """The import that was begun again."""
+
+    task: ImportTask = strawberry.field(
+        description="The new task, or the one that somebody ordered for the same meanwhile."
+    )
+
+
 @strawberry.type
 class TaskQuery:
     """The queries about import tasks."""
@@ -201,3 +217,17 @@ class TaskMutation:
         task_id = parse_id(asked.task_id, "ImportTask", field="input.taskId")
         row = await context.services.imports.cancel_task(context.caller, task_id)
         return CancelImportTaskPayload(task=ImportTask(row=row))
+
+    @mutation("Import again what an import that FAILED or was CANCELLED was to bring, as if newly asked for.")
+    async def retry_import_task(
+        self,
+        info: Info,
+        asked: Annotated[
+            RetryImportTaskInput, strawberry.argument(name="input", description="Which import.")
+        ],
+    ) -> RetryImportTaskPayload:
+        """Retry one task."""
+        context = info.context
+        task_id = parse_id(asked.task_id, "ImportTask", field="input.taskId")
+        row = await context.services.imports.retry_task(context.caller, task_id)
+        return RetryImportTaskPayload(task=ImportTask(row=row))
