@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from manager.access import require_admin
@@ -20,7 +20,7 @@ _TOKEN_NAME_LENGTH = 255
 
 
 class Users:
-    """Makes users and tokens."""
+    """Makes and ends users and tokens."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,6 +42,40 @@ class Users:
             if user is None:
                 raise Conflict("there is a user with this address already", field="input.email")
             audit(session, caller, "user.create", str(user_id), {"email": user.email, "role": role})
+        return user
+
+    async def set_user_status(self, caller: Caller, user_id: UUID, status: UserStatus) -> User:
+        """Let a user in or keep the user out; only administrators may. May be repeated.
+
+        An inactive user's tokens are refused from then on and the user's running imports publish nothing; tokens
+        that were not revoked work again once the user is ACTIVE. Raises `NotFound`, and `Conflict` where no active
+        administrator would be left.
+        """
+        await require_admin(caller)
+        async with self._database.begin() as session:
+            # All administrators are locked in one order, so that two of them cannot put out each other.
+            rows = await session.scalars(
+                select(User)
+                .where(or_(User.id == user_id, User.role == UserRole.ADMIN))
+                .order_by(User.id)
+                .with_for_update(key_share=True)
+            )
+            found = {user.id: user for user in rows}
+            if (user := found.get(user_id)) is None:
+                raise NotFound("there is no such user; check the id", field="input.userId")
+            if user.status is status:
+                return user
+            others = (other for other in found.values() if other is not user and other.role is UserRole.ADMIN)
+            if (
+                status is UserStatus.INACTIVE
+                and user.role is UserRole.ADMIN
+                and not any(other.status is UserStatus.ACTIVE for other in others)
+            ):
+                raise Conflict(
+                    "this is the last active administrator; make another one first", field="input.userId"
+                )
+            user.status = status
+            audit(session, caller, "user.set-status", str(user_id), {"email": user.email, "status": status})
         return user
 
     async def create_token(

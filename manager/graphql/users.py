@@ -4,12 +4,27 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
+from sqlalchemy import func, or_, select
 
 from manager import models
+from manager.access import require_admin, visible_tokens
+from manager.graphql.connections import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    Limit,
+    Offset,
+    connect,
+    page_request,
+)
 from manager.graphql.context import Info
-from manager.graphql.enums import UserRole
+from manager.graphql.enums import UserRole, UserStatus
 from manager.graphql.fields import Node, column, field, mutation
 from manager.graphql.ids import parse_id
+from manager.graphql.loaders import kept
+from manager.paging import Order, SortKey
 from proxy_client.errors import Unauthenticated
 
 
@@ -21,6 +36,25 @@ class User(Node):
 
     email: str = column("email", "The address that it is known by.")
     role: UserRole = column("role", "What it may do beyond its own folders.")
+    status: UserStatus = column("status", "Whether its tokens are accepted.")
+    created_at: datetime = column("created_at", "When it was created.")
+
+
+@strawberry.type(description="A token of a user's, without its value, which nobody can read again.")
+class Token(Node):
+    """A token of a user's; holds its row."""
+
+    row: strawberry.Private[models.ApiToken]
+
+    name: str = column("name", "What it is for.")
+    created_at: datetime = column("created_at", "When it was created.")
+    expires_at: datetime | None = column("expires_at", "When it ends to be accepted; never where null.")
+    revoked_at: datetime | None = column("revoked_at", "When it was revoked; null if it was not.")
+
+    @field("Whose it is.")
+    async def user(self, info: Info) -> User:
+        """Load the user."""
+        return User(row=kept(await info.context.loaders.users.load(self.row.user_id)))
 
 
 @strawberry.input(description="A new user.")
@@ -36,6 +70,23 @@ class CreateUserInput:
 @strawberry.type(description="The new user.")
 class CreateUserPayload:
     """The new user."""
+
+    user: User = strawberry.field(description="The user.")
+
+
+@strawberry.input(description="Which user, and what becomes of it.")
+class SetUserStatusInput:
+    """Which user, and what becomes of it."""
+
+    user_id: strawberry.ID = strawberry.field(description="The user's id.")
+    status: UserStatus = strawberry.field(
+        description="INACTIVE refuses its tokens from now on, ACTIVE accepts those that were not revoked again."
+    )
+
+
+@strawberry.type(description="The user as it is now.")
+class SetUserStatusPayload:
+    """The user as it is now."""
 
     user: User = strawberry.field(description="The user.")
 
@@ -87,6 +138,61 @@ class UserQuery:
             raise Unauthenticated("the token's user is gone; use another token")
         return User(row=row)
 
+    @field("All users, by address. For administrators.")
+    async def users(
+        self,
+        info: Info,
+        *,
+        search: Annotated[
+            str | None, strawberry.argument(description="Only addresses that hold this text, in any case.")
+        ] = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        first: First = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        limit: Limit = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> Connection[User] | None:
+        """Load one page of the users."""
+        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
+        await require_admin(info.context.caller)
+        statement = select(models.User)
+        if search:
+            statement = statement.where(models.User.email.icontains(search, autoescape=True))
+        order = Order.by([SortKey("email", models.User.email)], models.User.id)
+        return await connect(info, statement, order, request, lambda row: User(row=row[0]))
+
+    @field("The caller's tokens, or for administrators anybody's; newest first.")
+    async def tokens(
+        self,
+        info: Info,
+        *,
+        user_id: Annotated[
+            strawberry.ID | None, strawberry.argument(description="Whose; the caller's own without it.")
+        ] = strawberry.UNSET,
+        active_only: Annotated[
+            bool | None,
+            strawberry.argument(description="Only those that are neither revoked nor expired."),
+        ] = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        first: First = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        limit: Limit = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> Connection[Token] | None:
+        """Load one page of the tokens."""
+        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
+        owner = parse_id(user_id, "User", field="userId") if isinstance(user_id, str) else None
+        token = models.ApiToken
+        statement = visible_tokens(info.context.caller, owner)
+        if active_only:
+            statement = statement.where(
+                token.revoked_at.is_(None), or_(token.expires_at.is_(None), token.expires_at > func.now())
+            )
+        order = Order.by([SortKey("created_at", token.created_at, descending=True)], token.id)
+        return await connect(info, statement, order, request, lambda row: Token(row=row[0]))
+
 
 @strawberry.type
 class UserMutation:
@@ -102,6 +208,18 @@ class UserMutation:
         context = info.context
         row = await context.services.users.create_user(context.caller, asked.email, asked.role)
         return CreateUserPayload(user=User(row=row))
+
+    @mutation("Let a user in or keep it out. For administrators; one of them stays active.")
+    async def set_user_status(
+        self,
+        info: Info,
+        asked: Annotated[SetUserStatusInput, strawberry.argument(name="input", description="Which user.")],
+    ) -> SetUserStatusPayload:
+        """Set a user's status."""
+        context = info.context
+        user_id = parse_id(asked.user_id, "User", field="input.userId")
+        row = await context.services.users.set_user_status(context.caller, user_id, asked.status)
+        return SetUserStatusPayload(user=User(row=row))
 
     @mutation("Create a token: one's own, or for administrators anybody's.")
     async def create_token(
