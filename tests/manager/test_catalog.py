@@ -130,24 +130,22 @@ async def test_a_commit_that_is_none_is_the_registrys_fault(world: World) -> Non
     assert await world.rows() == before
 
 
-@pytest.mark.parametrize(
-    ("targets", "field"),
-    [
-        ([], "input.models"),
-        ([("org/x", None)] * 101, "input.models"),
-        ([("org/x", None), ("../x", None)], "input.models[1].modelId"),
-        ([("x", None)], "input.models[0].modelId"),
-        ([("org/x", "")], "input.models[0].revision"),
-        ([("org/x", "a\0")], "input.models[0].revision"),
-        ([("org/x", "x" * 256)], "input.models[0].revision"),
-    ],
-)
-async def test_a_bad_target_is_refused(
-    world: World, targets: list[tuple[str, str | None]], field: str
-) -> None:
-    with pytest.raises(errors.BadRequest) as refusal:
-        await scan(world, *targets)
-    assert refusal.value.field == field
+BAD_TARGETS: list[tuple[list[tuple[str, str | None]], str]] = [
+    ([], "input.models"),
+    ([("org/x", None)] * 101, "input.models"),
+    ([("org/x", None), ("../x", None)], "input.models[1].modelId"),
+    ([("x", None)], "input.models[0].modelId"),
+    ([("org/x", "")], "input.models[0].revision"),
+    ([("org/x", "a\0")], "input.models[0].revision"),
+    ([("org/x", "x" * 256)], "input.models[0].revision"),
+]
+
+
+async def test_a_bad_target_is_refused(world: World) -> None:
+    for targets, field in BAD_TARGETS:
+        with pytest.raises(errors.BadRequest) as refusal:
+            await scan(world, *targets)
+        assert refusal.value.field == field
     assert world.near.asked_models == []
 
 
@@ -177,13 +175,13 @@ async def test_a_search_respects_its_limit_and_may_find_nothing(world: World) ->
     assert nothing == []
 
 
-@pytest.mark.parametrize("limit", [0, -1, 101])
-async def test_a_limit_out_of_bounds_is_refused(world: World, limit: int) -> None:
-    with pytest.raises(errors.BadRequest) as refusal:
-        await catalog(world).scan_artifacts(
-            world.admin, registry_id=None, limit=limit, artifact_type=None, search=None
-        )
-    assert refusal.value.field == "input.limit"
+async def test_a_limit_out_of_bounds_is_refused(world: World) -> None:
+    for limit in (0, -1, 101):
+        with pytest.raises(errors.BadRequest) as refusal:
+            await catalog(world).scan_artifacts(
+                world.admin, registry_id=None, limit=limit, artifact_type=None, search=None
+            )
+        assert refusal.value.field == "input.limit"
 
 
 async def test_only_administrators_scan(world: World) -> None:

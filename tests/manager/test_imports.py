@@ -332,20 +332,20 @@ async def refusable(world: World) -> tuple[dict[str, UUID], dict[str, UUID]]:
     return revisions, folders
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("", "/abs", "//", "a//b", "a/", "../x", "a/../b", "./a", ".staging/x", "a/.stowage", "a\\b"),
-        *("a\nb", "a\x00b", "a\u202eb", " a", "a/b ", "x" * 256, "/".join(["x" * 200] * 11)),
-    ],
-)
-async def test_a_bad_path_is_refused(world: World, path: str) -> None:
+BAD_PATHS = [
+    *("", "/abs", "//", "a//b", "a/", "../x", "a/../b", "./a", ".staging/x", "a/.stowage", "a\\b"),
+    *("a\nb", "a\x00b", "a\u202eb", " a", "a/b ", "x" * 256, "/".join(["x" * 200] * 11)),
+]
+
+
+async def test_a_bad_path_is_refused(world: World) -> None:
     before = await world.rows()
-    with pytest.raises(errors.BadRequest) as refusal:
-        await world.service().import_revisions(
-            world.user_a, [world.revision], world.folder, ImportOptions(path=path)
-        )
-    assert refusal.value.field == "input.options.path"
+    for path in BAD_PATHS:
+        with pytest.raises(errors.BadRequest) as refusal:
+            await world.service().import_revisions(
+                world.user_a, [world.revision], world.folder, ImportOptions(path=path)
+            )
+        assert refusal.value.field == "input.options.path"
     assert await world.rows() == before
 
 

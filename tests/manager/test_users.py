@@ -50,12 +50,10 @@ async def test_a_token_that_ended_is_refused(world: World, change: str) -> None:
         await entered(world, token)
 
 
-@pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer ", "Basic stw_x", "stw_x", "Bearer stw_\u00e9"]
-)
-async def test_a_header_without_a_token_is_refused(world: World, header: str | None) -> None:
-    with pytest.raises(errors.Unauthenticated):
-        await authenticate(world.database, header, "r")
+async def test_a_header_without_a_token_is_refused(world: World) -> None:
+    for header in (None, "", "Bearer", "Bearer ", "Basic stw_x", "stw_x", "Bearer stw_\u00e9"):
+        with pytest.raises(errors.Unauthenticated):
+            await authenticate(world.database, header, "r")
 
 
 async def test_a_request_id_that_does_not_fit_the_wire_is_replaced(world: World) -> None:
@@ -88,11 +86,11 @@ async def test_others_do_not(world: World) -> None:
     assert await world.rows() == before
 
 
-@pytest.mark.parametrize("email", ["", "a", "a@", "@b", "a b@c", "a@b\n", "a@b@c"])
-async def test_an_address_that_is_none_is_refused(world: World, email: str) -> None:
-    with pytest.raises(errors.BadRequest) as refusal:
-        await Users(world.database).create_user(world.admin, email, UserRole.USER)
-    assert refusal.value.field == "input.email"
+async def test_an_address_that_is_none_is_refused(world: World) -> None:
+    for email in ("", "a", "a@", "@b", "a b@c", "a@b\n", "a@b@c"):
+        with pytest.raises(errors.BadRequest) as refusal:
+            await Users(world.database).create_user(world.admin, email, UserRole.USER)
+        assert refusal.value.field == "input.email"
 
 
 async def test_an_address_is_given_once_in_any_case(world: World) -> None:

@@ -49,21 +49,19 @@ async def test_a_members_folder_belongs_to_the_project(world: World) -> None:
     assert world.far.vfolders == {f"project:{project.id}/{folder.id.hex}"}
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "a/b", "../x", "a..b", "a b", "a\nb", "a\0", "x" * 65]
-)
-async def test_a_name_that_is_none_is_refused(world: World, name: str) -> None:
+async def test_a_name_that_is_none_is_refused(world: World) -> None:
     before = await world.rows()
-    with pytest.raises(errors.BadRequest) as refusal:
-        await make(world, name)
-    assert refusal.value.field == "input.name"
+    for name in ("", ".", "..", ".hidden", "a/b", "../x", "a..b", "a b", "a\nb", "a\0", "x" * 65):
+        with pytest.raises(errors.BadRequest) as refusal:
+            await make(world, name)
+        assert refusal.value.field == "input.name"
     assert await world.rows() == before
     assert world.near.vfolders == set()
 
 
-@pytest.mark.parametrize("name", ["a", "Модели", "模型-1", "a.b_c-d", "x" * 64])
-async def test_names_of_all_scripts_are_taken(world: World, name: str) -> None:
-    assert (await make(world, name)).name == name
+async def test_names_of_all_scripts_are_taken(world: World) -> None:
+    for name in ("a", "Модели", "模型-1", "a.b_c-d", "x" * 64):
+        assert (await make(world, name)).name == name
 
 
 async def test_a_name_is_taken_once_also_in_a_race(world: World) -> None:
