@@ -104,10 +104,10 @@ class Settings(Section):
     """Everything in `manager.toml`."""
 
     manager: ManagerSection
-    storage_proxies: dict[Name, StorageProxySection]
+    storage_proxies: dict[Name, StorageProxySection] = Field(examples=["local"])
     reservoir: ReservoirSection | None = None
     artifact_registry: ArtifactRegistrySection | None = None
-    artifact_registries: dict[Name, RegistrySection] = Field(default_factory=dict)
+    artifact_registries: dict[Name, RegistrySection] = Field(default_factory=dict, examples=["huggingface"])
     vfolder: VFolderSection | None = None
     reconciler: ReconcilerSection = ReconcilerSection()
 

@@ -23,8 +23,9 @@ _HERE = Path(__file__).parent
 # Any number that nothing else in the database locks: "stowage!" in ASCII.
 _LOCK = 0x73746F7761676521
 _CONNECT_SECONDS = 10.0
-# Appendix A of the PostgreSQL manual: connections, authorization, no such database, resources, shutdown and start-up.
-_AWAY = ("08", "28", "3D", "53", "57P")
+# Appendix A of the PostgreSQL manual: connections, authorization, no such database, resources, shutdown and start-up,
+# a server that only reads, a right that the role lacks.
+_REFUSED = ("08", "28", "3D", "53", "57P", "25006", "42501")
 _NEWER = (
     "the database's tables are of a newer Stowage; install that one, or go back to the backup made before it"
 )
@@ -56,6 +57,11 @@ async def pending_manager(url: str) -> list[str]:
 async def pending_proxy(url: str, schema: str) -> list[str]:
     """Return the migrations that a storage proxy's tables lack, oldest first. Raises as `migrate_manager` does."""
     return await _pending(url, "proxy", schema)
+
+
+def database_name(url: str) -> str:
+    """Return what may be shown of a database's URL, `NAME at HOST:PORT`. Raises `BadRequest`."""
+    return _named(_parsed(url))
 
 
 async def _migrate(url: str, branch: str, schema: str | None) -> None:
@@ -106,7 +112,7 @@ def _config(branch: str) -> Config:
 async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
     """Open one transaction on a connection of its own."""
     parsed = _parsed(url)
-    where = f"the database {parsed.database!r} at {parsed.host}:{parsed.port or 5432}"
+    where = f"the database {_named(parsed)}"
     engine = create_async_engine(parsed, poolclass=NullPool, connect_args={"timeout": _CONNECT_SECONDS})
     try:
         async with engine.begin() as connection:
@@ -116,9 +122,11 @@ async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
         raise Unavailable(f"{where} gives no answer ({why}); is it up, and the URL right?") from exc
     except DBAPIError as exc:
         state: str = getattr(exc.orig, "sqlstate", None) or ""
-        if not state.startswith(_AWAY):
+        if not state.startswith(_REFUSED):
             raise
-        raise Unavailable(f"{where} lets nobody in: {_told(exc)}; correct the URL or the database") from exc
+        raise Unavailable(
+            f"{where} refuses: {_told(exc)}; correct the URL, or the role's rights there"
+        ) from exc
     finally:
         await engine.dispose()
 
@@ -129,6 +137,10 @@ def _parsed(url: str) -> URL:
         if parsed.get_backend_name() in {"postgresql", "postgres"}:
             return parsed.set(drivername="postgresql+asyncpg")
     raise BadRequest("this is no URL of a database; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+
+
+def _named(url: URL) -> str:
+    return f"{url.database} at {url.host}:{url.port or 5432}"
 
 
 def _told(error: DBAPIError) -> str:

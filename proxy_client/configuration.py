@@ -51,7 +51,7 @@ S = TypeVar("S", bound=Section)
 
 
 class Unit(str):
-    """What a number counts, in an annotation: `Annotated[float, Unit("seconds")]`. The documentation shows it."""
+    """What a value counts or holds, in an annotation: `Annotated[float, Unit("seconds")]`. The documentation shows it."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ def _check_listen(text: str) -> str:
     return text
 
 
-Listen = Annotated[str, AfterValidator(_check_listen)]
+Listen = Annotated[str, AfterValidator(_check_listen), Unit("HOST:PORT")]
 
 
 class Fault(NamedTuple):

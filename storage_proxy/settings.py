@@ -126,9 +126,11 @@ class Settings(Section):
     proxy: ProxySection
     worker: WorkerSection = WorkerSection()
     transfer: TransferSection = TransferSection()
-    volume: dict[Name, VolumeSection] = Field(default_factory=dict)
-    artifact_storages: dict[Name, ArtifactStorageSection] = Field(default_factory=dict)
-    artifact_registries: dict[Name, ArtifactRegistrySection] = Field(default_factory=dict)
+    volume: dict[Name, VolumeSection] = Field(default_factory=dict, examples=["volume1"])
+    artifact_storages: dict[Name, ArtifactStorageSection] = Field(default_factory=dict, examples=["archive"])
+    artifact_registries: dict[Name, ArtifactRegistrySection] = Field(
+        default_factory=dict, examples=["huggingface"]
+    )
 
     @model_validator(mode="after")
     def _something_to_write_to(self) -> "Settings":

@@ -41,6 +41,10 @@ _MODULES = {
     "folder": "folders",
     "task": "tasks",
     "hub": "parts",
+    "manager": "services",
+    "proxy": "services",
+    "worker": "services",
+    "migrate": "services",
     "version": "parts",
 }
 _EPILOG = epilog(
