@@ -250,7 +250,7 @@ class World:
             return client.request(
                 method,
                 f"http://127.0.0.1:{port}{path}",
-                json=body,
+                **({"content": body} if isinstance(body, str) else {"json": body}),
                 headers={"Authorization": f"Bearer {secret}"},
             )
 
