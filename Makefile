@@ -1,6 +1,6 @@
 # make run    set up, start everything, import one sample model into a folder and stay up (MODEL=org/name for another)
 # make test   set up and pass every test
-# The rest: install, up, check, lint fixes (fmt), soak, bench, lock, clean.
+# The rest: install, up, check, lint fixes (fmt), docs, compose-test, soak, bench, lock, clean.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -8,7 +8,7 @@ MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-b
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run up check fmt test soak bench lock clean
+.PHONY: help install install-dev run up check fmt docs test compose-test soak bench lock clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -47,6 +47,9 @@ fmt: install-dev
 	$(BIN)/ruff check --fix .
 
 # Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
+docs: install-dev
+	$(BIN)/python -m stowage.reference docs
+
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 

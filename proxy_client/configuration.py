@@ -247,7 +247,9 @@ def _faults(error: ValidationError, model: type[Section]) -> list[Fault]:
         if isinstance(cause, WrongSettings):
             faults += cause.faults
         else:
-            faults.append(Fault(told["loc"], _remedy(told["type"], told["msg"], told["loc"], model)))
+            where = told["loc"]
+            remedy = _remedy(told["type"], told["msg"], where, model)
+            faults.append(Fault(where[:-1] if where and where[-1] == "[key]" else where, remedy))
     return faults
 
 
@@ -265,6 +267,8 @@ def _remedy(kind: str, message: str, where: tuple[str | int, ...], model: type[S
         return "is no name; letters, digits, dots, hyphens and underscores make one, at most 64"
     if kind == "model_type" or kind.startswith("dict"):
         return "is a table; write its settings below a line of their own, [NAME OF THE TABLE]"
+    if kind == "string_pattern_mismatch" and described:
+        return f"is not written as it should be; what belongs here{described}"
     told = message.removeprefix("Value error, ")
     return f"{told[0].lower()}{told[1:]}; what belongs here{described}" if described else told
 
