@@ -292,10 +292,14 @@ class HuggingFaceRegistry(AbstractRegistry):
             return
         raise self._fault(status, response.headers)
 
+    def _told(self, text: str) -> str:
+        """Make what the registry says safe to show: one that repeats our token is not quoted with it."""
+        return _shown(text.replace(self._token, "…") if self._token else text)
+
     def _fault(self, status: int, headers: httpx.Headers) -> SourceError:
-        code = _shown(headers.get("x-error-code", ""))
+        code = self._told(headers.get("x-error-code", ""))
         said = f"the registry {self.name} answered {status}" + (f" {code}" if code else "")
-        if text := _shown(headers.get("x-error-message", "")):
+        if text := self._told(headers.get("x-error-message", "")):
             said += f": {text}"
         if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
             return RetryLater(said, retry_after_seconds(headers.get("retry-after")))
