@@ -187,10 +187,10 @@ async def test_what_the_archive_holds_already_makes_no_task_unless_forced(world:
     assert found[0].task is None
     assert found[0].revision.status is ArtifactStatus.AVAILABLE
     assert found[1].task is not None
-    forced = await world.service().import_revisions(world.admin, [stored], None, ImportOptions(force=True))
-    assert task_of(forced[0]).status_before is ArtifactStatus.AVAILABLE
     into_folder = await world.service().import_revisions(world.user_a, [stored], world.folder, PLAIN)
     assert into_folder[0].task is not None
+    forced = await world.service().import_revisions(world.admin, [stored], None, ImportOptions(force=True))
+    assert task_of(forced[0]).status_before is ArtifactStatus.AVAILABLE
 
 
 async def test_a_proxy_that_is_down_leaves_the_tasks_pending(world: World) -> None:
