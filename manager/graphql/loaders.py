@@ -37,7 +37,7 @@ def kept(row: T | None) -> T:
 
 @dataclass(frozen=True)
 class SeenVFolder:
-    """A folder and what the caller may do with it; `visible` is false for one known from a task alone."""
+    """A folder and what the caller may do with it; `visible` is false for one known from a task alone, or deleted."""
 
     row: VFolder
     permission: VFolderPermission

@@ -308,4 +308,5 @@ class VFolderMutation:
         context = info.context
         vfolder_id = parse_id(asked.vfolder_id, "VFolder", field="input.vfolderId")
         deleted = await context.services.vfolders.delete(context.caller, vfolder_id)
-        return DeleteVFolderPayload(vfolder=VFolder.of(SeenVFolder(deleted.vfolder, deleted.permission)))
+        seen = SeenVFolder(deleted.vfolder, deleted.permission, visible=False)
+        return DeleteVFolderPayload(vfolder=VFolder.of(seen))

@@ -40,12 +40,13 @@ Json = dict[str, Any]
 
 
 class WireProxy:
-    """Answers as a storage proxy would; `orders`, `cancelled` and `folders` show what it was asked."""
+    """Answers as a storage proxy would; `orders`, `cancelled`, `folders` and `deleted` show what it was asked."""
 
     def __init__(self) -> None:
         self.orders: dict[UUID, ImportOrder] = {}
         self.cancelled: list[UUID] = []
         self.folders: list[str] = []
+        self.deleted: list[str] = []
         self.files: list[Json] = []
         self.models: dict[str, Json] = {}
         self.down = False
@@ -57,6 +58,9 @@ class WireProxy:
                 Route("/imports/{task:uuid}/cancel", self._cancel, methods=["POST"]),
                 Route("/volumes", self._volumes),
                 Route("/volumes/{v}/quota-scopes/{scope}/vfolders", self._make_folder, methods=["POST"]),
+                Route(
+                    "/volumes/{v}/quota-scopes/{scope}/vfolders/{f}", self._delete_folder, methods=["DELETE"]
+                ),
                 Route("/volumes/{v}/quota-scopes/{scope}/vfolders/{f}/usage", self._usage),
                 Route("/volumes/{v}/quota-scopes/{scope}/vfolders/{f}/files", self._files),
                 Route("/registries/{r}/models", self._search),
@@ -109,6 +113,10 @@ class WireProxy:
     async def _make_folder(self, request: Request) -> Response:
         self.folders.append((await request.json())["folder"])
         return Response(status_code=201)
+
+    async def _delete_folder(self, request: Request) -> Response:
+        self.deleted.append("{v}/{scope}/{f}".format(**request.path_params))
+        return Response(status_code=204)
 
     async def _usage(self, _request: Request) -> Response:
         return JSONResponse({"used_bytes": 5_000_000_000, "file_count": 7})

@@ -30,6 +30,8 @@ OPERATIONS = {
         "importTask",
         "importTasks",
         "me",
+        "tokens",
+        "users",
         "vfolder",
         "vfolders",
         "vfolderFiles",
@@ -41,11 +43,15 @@ OPERATIONS = {
         "createToken",
         "createUser",
         "createVfolder",
+        "deleteVfolder",
         "importArtifacts",
+        "retryImportTask",
         "revokeToken",
         "scanArtifactModels",
         "scanArtifacts",
+        "setUserStatus",
     },
+    "Subscription": {"importTaskUpdated"},
 }
 TYPES = sorted(set(OURS.type_map) - set(introspection_types) - set(specified_scalar_types) - set(OPERATIONS))
 
