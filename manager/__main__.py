@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvicorn
 
-from manager.app import create_app
+from manager.app import MAX_MESSAGE_BYTES, create_app
 from manager.settings import load_settings
 from proxy_client import logs
 from proxy_client.configuration import parse_listen
@@ -31,6 +31,7 @@ def run(config: Path) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        ws_max_size=MAX_MESSAGE_BYTES,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

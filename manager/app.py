@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from manager.access import CREATE_VFOLDER, UPLOAD_FILE, authorize_import
 from manager.db import Database
 from manager.graphql.context import Services
 from manager.graphql.endpoint import graphql
+from manager.graphql.limits import MAX_BODY_BYTES
+from manager.graphql.socket import graphql_socket
 from manager.models import (
     ArtifactRegistry,
     ArtifactRegistryType,
@@ -44,6 +46,8 @@ from proxy_client.wire import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 ADMIN_EMAIL = "admin@localhost"
 EVERYBODYS_PERMISSIONS = [CREATE_VFOLDER, UPLOAD_FILE, "download-file", "delete-vfolder"]
 READINESS_TIMEOUT = 5.0
+# A WebSocket's message holds one operation, as a request's body does; the server enforces it.
+MAX_MESSAGE_BYTES = MAX_BODY_BYTES
 RETRY_DELAY = 1.0
 
 log = structlog.get_logger()
@@ -81,6 +85,8 @@ def create_app(
             app.state.not_prepared = await _prepare(database, settings, admin_token)
             running = asyncio.create_task(_run(app, database, settings, proxies, admin_token))
             stack.push_async_callback(_stop, running)
+            following = asyncio.create_task(_forever("changes", app.state.services.changes.run))
+            stack.push_async_callback(_stop, following)
             yield
 
     return Starlette(
@@ -89,6 +95,7 @@ def create_app(
         exception_handlers={StowageError: _stowage_error, HTTPException: _http_error},
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
+            WebSocketRoute("/graphql", graphql_socket),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),
             Route("/internal/imports/{task_id:uuid}/authorize", authorize, methods=["POST"]),
@@ -162,11 +169,15 @@ async def _run(
         await asyncio.sleep(RETRY_DELAY)
         app.state.not_prepared = await _prepare(database, settings, admin_token)
     log.info("manager started")
+    await _forever("reconciler", lambda: Reconciler(database, settings, proxies).run())
+
+
+async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
-            await Reconciler(database, settings, proxies).run()
+            await run()
         except Exception:  # a run ends here; without the next one no import would ever be followed again
-            log.exception("reconciler failed")
+            log.exception("a part of the manager failed", part=name)
         await asyncio.sleep(RETRY_DELAY)
 
 

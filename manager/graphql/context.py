@@ -1,13 +1,14 @@
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import strawberry
 from strawberry.extensions import FieldExtension
 from strawberry.extensions.field_extension import AsyncExtensionResolver
 
-from manager.auth import Caller
+from manager.auth import Caller, authenticate
 from manager.catalog import Catalog
+from manager.changes import TaskChanges
 from manager.db import Database
 from manager.graphql.loaders import Loaders
 from manager.imports import ArtifactRevisionService
@@ -28,6 +29,7 @@ class Services:
         self.imports = ArtifactRevisionService(database, settings, proxies)
         self.vfolders = VFolders(database, settings, proxies)
         self.users = Users(database)
+        self.changes = TaskChanges(database)
 
 
 @dataclass
@@ -37,11 +39,21 @@ class Context:
     caller: Caller
     services: Services
     loaders: Loaders
+    authorization: str | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, caller: Caller, services: Services) -> "Context":
-        """Begin a request."""
-        return cls(caller, services, Loaders(services.database, caller))
+    def of(cls, caller: Caller, services: Services, authorization: str | None = None) -> "Context":
+        """Begin a request; `authorization` (the header) is kept where it lasts longer than a look at the token."""
+        return cls(caller, services, Loaders(services.database, caller), authorization)
+
+    def forget(self) -> None:
+        """Let what follows read anew: what was loaded may have changed since."""
+        self.loaders = Loaders(self.services.database, self.caller)
+
+    async def authenticate_again(self) -> None:
+        """Look at the token again, and forget what was loaded. Raises `Unauthenticated`."""
+        self.caller = await authenticate(self.services.database, self.authorization, self.caller.request_id)
+        self.forget()
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
@@ -56,5 +68,5 @@ class FreshLoaders(FieldExtension):
         """Run the mutation, then forget what was loaded."""
         payload = await next_(source, info, **arguments)
         context: Context = info.context
-        context.loaders = Loaders(context.services.database, context.caller)
+        context.forget()
         return payload

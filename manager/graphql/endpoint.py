@@ -6,16 +6,18 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from strawberry.http import process_result
-from strawberry.schema.exceptions import CannotGetOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types.graphql import OperationType
 
 from manager.auth import authenticate
 from manager.graphql.context import Context, Services
-from manager.graphql.errors import error_body
+from manager.graphql.errors import error_body, unknown_operation
 from manager.graphql.limits import MAX_BODY_BYTES
 from manager.graphql.schema import schema
 from proxy_client.errors import BadRequest, StowageError, Unauthenticated
 
 MAX_VARIABLE_DEPTH = 32
+_OVER_HTTP = (OperationType.QUERY, OperationType.MUTATION)
 
 
 async def graphql(request: Request) -> Response:
@@ -29,7 +31,7 @@ async def graphql(request: Request) -> Response:
             services.database, request.headers.get("Authorization"), request.state.request_id
         )
         body = await _body(request)
-        query, variables, operation_name = _operation(request, body)
+        query, variables, operation_name = parse_operation(_json_in(request, body))
     except _TooLong as error:
         return _json(error_body(error), 413)
     except Unauthenticated as error:
@@ -42,13 +44,13 @@ async def graphql(request: Request) -> Response:
             variable_values=variables,
             context_value=Context.of(caller, services),
             operation_name=operation_name,
+            allowed_operation_types=_OVER_HTTP,
         )
+    except InvalidOperationTypeError:
+        wrong = BadRequest("a subscription is sent over a WebSocket, by graphql-transport-ws", field="query")
+        return _json(error_body(wrong), 200)
     except CannotGetOperationTypeError:
-        unknown = BadRequest(
-            "operationName names no operation of the query; name one of its operations",
-            field="operationName",
-        )
-        return _json(error_body(unknown), 200)
+        return _json(error_body(unknown_operation()), 200)
     return _json(process_result(result), 200)
 
 
@@ -65,16 +67,20 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _operation(request: Request, body: bytes) -> tuple[str, dict[str, Any] | None, str | None]:
+def _json_in(request: Request, body: bytes) -> Any:
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type not in {"application/json", "application/graphql-response+json"}:
         raise BadRequest("send the operation as JSON, with Content-Type: application/json")
     try:
-        operation = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise BadRequest(f"the body is not valid JSON: {exc}") from exc
+
+
+def parse_operation(operation: Any) -> tuple[str, dict[str, Any] | None, str | None]:
+    """Return the query, the variables and the name of the operation. Raises `BadRequest` that names the field."""
     if not isinstance(operation, dict):
-        raise BadRequest("the body is one JSON object with query, variables and operationName")
+        raise BadRequest("an operation is one JSON object with query, variables and operationName")
     query, variables = operation.get("query"), operation.get("variables")
     operation_name = operation.get("operationName")
     if not isinstance(query, str) or not query.strip():

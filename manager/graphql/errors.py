@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 from sqlalchemy.exc import DBAPIError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from proxy_client.errors import BadRequest, Internal, StowageError
 
@@ -29,6 +30,8 @@ def presented(error: GraphQLError, request_id: str) -> GraphQLError:
         code = PARSE_FAILED if isinstance(error, GraphQLSyntaxError) else BadRequest.code
         code = (error.extensions or {}).get("code", code)
         return _with(error, error.message, code, _variable_in(error.message))
+    if isinstance(fault, CannotGetOperationTypeError):
+        fault = unknown_operation()
     if isinstance(fault, DBAPIError) and getattr(fault.orig, "sqlstate", None) == _NUL_IN_TEXT:
         fault = BadRequest("a text holds the character NUL; leave it out")
     if isinstance(fault, StowageError) and not isinstance(fault, Internal):
@@ -40,6 +43,13 @@ def presented(error: GraphQLError, request_id: str) -> GraphQLError:
 def internal_message(request_id: str) -> str:
     """Say that something broke, and by what to find it in the log."""
     return f"internal error, request id {request_id}"
+
+
+def unknown_operation() -> BadRequest:
+    """Say that `operationName` is wrong."""
+    return BadRequest(
+        "operationName names no operation of the query; name one of its operations", field="operationName"
+    )
 
 
 def error_body(error: StowageError) -> dict[str, Any]:

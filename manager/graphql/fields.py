@@ -19,6 +19,11 @@ def mutation(description: str) -> Callable[[R], R]:
     return cast("Callable[[R], R]", strawberry.mutation(description=description, extensions=[FreshLoaders()]))
 
 
+def subscription(description: str) -> Callable[[R], R]:
+    """Make a resolver that returns an asynchronous generator a subscription; what it raises ends it."""
+    return cast("Callable[[R], R]", strawberry.subscription(description=description))
+
+
 def column(name: str, description: str) -> Any:
     """Make a field that answers an attribute of the row that its type holds."""
 

@@ -12,6 +12,7 @@ from manager.graphql.context import Context
 from manager.graphql.errors import presented
 from manager.graphql.limits import RequestLimits
 from manager.graphql.scalars import SCALARS
+from manager.graphql.subscriptions import Subscription
 from manager.graphql.tasks import TaskMutation, TaskQuery
 from manager.graphql.users import UserMutation, UserQuery
 from manager.graphql.vfolders import VFolderMutation, VFolderQuery
@@ -42,6 +43,7 @@ class Schema(strawberry.Schema):
 schema = Schema(
     query=Query,
     mutation=Mutation,
+    subscription=Subscription,
     config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=False),
     extensions=[RequestLimits],
 )
