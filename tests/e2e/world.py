@@ -24,6 +24,8 @@ Files = dict[str, bytes | int]
 
 OPEN = {"PENDING", "RUNNING", "NEEDS_APPROVAL"}
 
+_numbers = itertools.count(1)  # of all worlds, since they share the hubs
+
 _TASK = """
   id status step path commit filesDone filesTotal bytesDone bytesTotal requestId createdAt startedAt finishedAt
   error { code message step } requestedBy { id }
@@ -100,7 +102,6 @@ class World:
         self.hub = hub
         self.mirror = mirror
         self.small = small
-        self._numbers = itertools.count(1)
         self.registries = {row["name"]: row["id"] for row in self.rows("SELECT * FROM artifact_registries")}
         self.admin = Person(
             id=stack.graphql("{ me { id } }")["me"]["id"],
@@ -118,7 +119,7 @@ class World:
     ) -> Model:
         """Put a model that nobody has seen yet at a hub."""
         hub = hub or self.hub
-        name = f"org/m{next(self._numbers)}"
+        name = f"org/m{next(_numbers)}"
         digests = make_model(hub.directory, name, files)
         for branch, content in (branches or {}).items():
             make_model(hub.directory, name, content, branch=branch)
@@ -126,7 +127,7 @@ class World:
 
     def person(self) -> Person:
         """Make a user with a token."""
-        email = f"user{next(self._numbers)}@example.org"
+        email = f"user{next(_numbers)}@example.org"
         made = self.stack.graphql(
             "mutation ($email: String!) { createUser(input: {email: $email}) { user { id } } }",
             {"email": email},
@@ -143,7 +144,7 @@ class World:
             """mutation ($name: String!, $host: String) {
                  createVfolder(input: {name: $name, usageMode: MODEL, host: $host}) {
                    vfolder { id quotaScopeId } } }""",
-            {"name": f"folder{next(self._numbers)}", "host": host},
+            {"name": f"folder{next(_numbers)}", "host": host},
             token=owner.token,
         )["createVfolder"]["vfolder"]
         (row,) = self.rows("SELECT id FROM vfolders ORDER BY created_at DESC LIMIT 1")
@@ -324,7 +325,7 @@ def wait_until(condition: Callable[[], object], what: str, within: float = 20) -
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, what
-        time.sleep(0.02)
+        time.sleep(0.03)
 
 
 def tree(root: Path) -> dict[str, Any]:
