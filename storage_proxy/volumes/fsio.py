@@ -200,11 +200,15 @@ def read_small(root: int, path: str, limit: int) -> bytes | None:
         os.close(fd)
 
 
+def settle(fd: int) -> None:
+    """Wait, for milliseconds, until a change to an open file that was just changed shows in its modification time."""
+    if 0 <= time.time() - os.fstat(fd).st_mtime < _TICK:
+        time.sleep(_TICK)
+
+
 def digest(fd: int) -> Digests | None:
     """Hash a whole file; None if it changed meanwhile. Ends early with `Stopped` (see `threads`)."""
     before = os.fstat(fd)
-    if 0 <= time.time() - before.st_mtime < _TICK:
-        time.sleep(_TICK)  # from now on a change shows in the modification time
     sha256, sha1 = hashlib.sha256(), blob_hash(before.st_size)
     buffer = memoryview(bytearray(CHUNK))
     offset = 0

@@ -104,6 +104,7 @@ def read_digests(destination: int, path: str, journal: Journal, area: int | None
         found = os.fstat(fd)
         if (known := journal.seen(path, found)) is not None:
             return known
+        fsio.settle(fd)
         digests = fsio.digest(fd)
     finally:
         os.close(fd)

@@ -185,15 +185,6 @@ async def test_a_folder_that_is_gone_is_said_without_its_place(place: Storage, t
     assert not place.root.exists()
 
 
-async def test_staging_outlives_the_folder_only_to_be_discarded(place: Storage) -> None:
-    if place.staging.is_relative_to(place.root):
-        pytest.skip("here the staging area goes with the folder")
-    await MODEL.stage(place.storage, "a")
-    shutil.rmtree(place.root)
-    await (await place.storage.open_staging(MODEL.task_id)).discard()
-    assert list(place.staging.iterdir()) == []
-
-
 async def test_present_files_are_those_with_the_right_bytes(place: Storage) -> None:
     files = {**MODEL.files, "config.json": b"[]"}
     put(place.root / "a", files)

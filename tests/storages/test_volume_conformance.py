@@ -141,6 +141,16 @@ async def test_a_deleted_vfolder_is_gone_with_everything_in_it(
     assert [path.name for path in staging.iterdir()] == ["uploads"]
 
 
+async def test_what_is_staged_for_a_deleted_vfolder_can_be_discarded(
+    volume: VFSVolume, mount: Path, vfid: VFolderID
+) -> None:
+    await volume.create_vfolder(vfid)
+    await volume.stage(vfid, UUID(int=7))
+    await volume.delete_vfolder(vfid)
+    await (await volume.stage(vfid, UUID(int=7))).discard()
+    assert not (mount / vfid.quota_scope.id.hex / ".staging" / str(UUID(int=7))).exists()
+
+
 async def test_use_and_limit_of_a_scope(volume: VFSVolume, vfid: VFolderID) -> None:
     scope = vfid.quota_scope
     found = await volume.get_quota_scope(scope)
