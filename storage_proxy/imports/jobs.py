@@ -48,7 +48,10 @@ DATABASE_AWAY = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
+# A process that stands still in a transaction keeps the lock that every change of any import needs.
+IDLE_SECONDS = 5.0
 PAGE = 500
 
 
@@ -120,7 +123,11 @@ class ImportJobs:
             max_inactive_connection_lifetime=60.0,
             command_timeout=30.0,
             timeout=5.0,
-            server_settings={"search_path": schema, "application_name": "stowage-proxy"},
+            server_settings={
+                "search_path": schema,
+                "application_name": "stowage-proxy",
+                "idle_in_transaction_session_timeout": str(round(IDLE_SECONDS * 1000)),
+            },
         )
         try:
             yield cls(await pool, schema)
