@@ -252,8 +252,9 @@ class ImportJobs:
         columns = list(changes)
         sets = [f'"{column}" = ${number}' for number, column in enumerate(columns, start=3)]
         if "bytes_done" in changes:
-            known = columns.index("bytes_done") + 3
-            sets.append(f"attempts = CASE WHEN ${known} > bytes_done THEN 1 ELSE attempts END")
+            now = f"${columns.index('bytes_done') + 3}"
+            sets.append(f"attempts = CASE WHEN {now} > most_bytes THEN 1 ELSE attempts END")
+            sets.append(f"most_bytes = greatest(most_bytes, {now})")
         # Column names come from this package's own code, never from outside.
         statement = f"""UPDATE imports SET {", ".join(sets)}, sequence = nextval('imports_sequence')
             WHERE task_id = $1 AND fence = $2 AND finished_at IS NULL RETURNING cancel_requested, publishing"""  # noqa: S608

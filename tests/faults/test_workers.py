@@ -119,3 +119,16 @@ def test_an_import_at_whose_listing_every_worker_dies_is_given_up(site: Site) ->
 
     assert len(site.hub.seen("/tree/")) == ATTEMPTS
     assert site.hub.downloads() == []
+
+
+def test_bytes_that_an_earlier_attempt_had_as_well_are_no_progress(site: Site) -> None:
+    once = Rule(path="a.bin", stall_after=11 * MIB, times=1)
+    imported = site.start(FILES, once, Rule(path="a.bin", stall_after=0))
+    for number in range(1, ATTEMPTS + 1):
+        site.more_workers()
+        site.until(lambda number=number: len(site.hub.downloads("a.bin")) == number)  # type: ignore[misc]
+        site.until(lambda: site.record(imported)["bytes_done"] > 7 * MIB)
+        time.sleep(0.5)
+        kill(site.holder(imported))
+
+    site.insist_on_failure(imported, "ATTEMPTS_EXHAUSTED")
