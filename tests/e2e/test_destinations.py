@@ -142,6 +142,18 @@ def test_what_the_artifact_storage_holds_already_needs_no_task(world: World) -> 
     assert len(world.hub.downloads(model.id)) == len(FILES)
 
 
+def test_what_the_artifact_storage_holds_already_still_walks_into_a_vfolder(world: World) -> None:
+    model, folder = world.model(FILES), world.folder()
+    revision = world.scan(model)
+    world.bring(model)
+
+    (task_id,) = world.order([revision["id"]], folder)
+
+    assert world.finished(str(task_id))["status"] == "SUCCEEDED"
+    assert folder.digests(f"{model.id}/main") == model.digests
+    assert world.revision(revision["id"])["status"] == "AVAILABLE"
+
+
 def test_branches_land_side_by_side(world: World) -> None:
     half: Files = {"config.json": b"half", "weights/part-1.bin": 20_000}
     model, folder = world.model(FILES, branches={"refs/half": half}), world.folder()

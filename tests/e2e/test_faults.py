@@ -10,7 +10,6 @@ from tests.faults.hub import Rule
 
 SIZE = 1_000_000
 FILES: Files = {"big.bin": SIZE, "config.json": b"{}", "small.bin": 3000}
-FILES_AT_ONCE = 3
 
 
 @pytest.mark.parametrize(
@@ -113,19 +112,26 @@ def test_failures_cost_no_threads_and_no_files(world: World) -> None:
     folder = world.folder(world.person())
 
     def fail(times: int) -> None:
-        for _ in range(times):
-            model = world.model(FILES)
-            world.hub.set(Rule(path=f"{model.id}/resolve/.*big.bin", status=404))
-            assert world.bring(model, folder, by=folder.owner)["status"] == "FAILED"
+        models = [world.model(FILES) for _ in range(times)]
+        revisions = [world.scan(model)["id"] for model in models]
+        world.hub.set(Rule(path="/resolve/.*big.bin", status=404))
+        tasks = world.order(revisions, folder, by=folder.owner)
+        assert {world.finished(str(task_id))["status"] for task_id in tasks} == {"FAILED"}
+        world.hub.clear()
 
-    def threads() -> int:
-        return len(list(Path(f"/proc/{world.stack.pids['worker']}/task").iterdir()))
+    def held() -> tuple[int, int, int]:
+        threads = len(list(Path(f"/proc/{world.stack.pids['worker']}/task").iterdir()))
+        opened = [str(path) for path in world.open_files()]
+        sockets = sum(path.startswith("socket:") for path in opened)
+        return threads, sockets, len(opened) - sockets
 
-    fail(2)
-    before, opened = threads(), len(world.open_files())
-    fail(6)
+    fail(4)
+    threads, sockets, files = held()
+    fail(24)
 
-    assert threads() <= before + FILES_AT_ONCE, (
-        "a pool may grow to what one import needs, not with their number"
+    more_threads, more_sockets, same_files = held()
+    assert same_files == files
+    assert more_sockets < sockets + 24, (
+        "some connections are kept for the next import, not one for each failure"
     )
-    assert len(world.open_files()) <= opened + FILES_AT_ONCE, "a connection may be kept for the next import"
+    assert more_threads < threads + 24, "the pool of threads is shared"

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -211,12 +212,13 @@ class World:
         return self.finished(self.begin(model, folder, at=at, **details))
 
     def task(self, task_id: str) -> dict[str, Any]:
+        """Ask for a task; its `id` is the plain one."""
         found = self.stack.graphql(
             f"query ($id: ID!) {{ importTask(id: $id) {{ {_TASK} }} }}", {"id": task_id}
         )
         task = found["importTask"]
         assert isinstance(task, dict)
-        return task
+        return {**task, "id": task_id}
 
     def finished(self, task_id: str, *, within: float = 20) -> dict[str, Any]:
         """Wait for a task's end."""
@@ -280,6 +282,7 @@ class World:
 
     def staged(self, task_id: str) -> list[Path]:
         """Return what is left in any file system of a task's staging."""
+        UUID(task_id)  # another form of the id would find nothing
         roots = [self.stack.volume, self.small, *self.storages()]
         return [path for root in roots for path in root.rglob(f".staging/{task_id}*")]
 
