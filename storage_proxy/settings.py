@@ -151,6 +151,9 @@ class Settings(Section):
     def check_secrets(self) -> None:
         """Read what a service needs at its start and later. Raises `Unavailable`."""
         _ = self.database_url, self.secrets
+        for name, registry in self.artifact_registries.items():
+            if registry.token_file is not None:
+                read_value(registry.token_file, f"artifact-registries.{name}.token-file")
 
 
 def read_settings(path: Path) -> Configuration[Settings]:

@@ -1,10 +1,11 @@
-"""A small hub's content, made on the spot: the same bytes on every machine."""
+"""A small hub's content, made on the spot: the same bytes on every machine. `python -m stowage.samples DIR` writes it."""
 
 import json
 import os
 import random
 import shutil
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
@@ -281,3 +282,7 @@ def _readme(name: str, what: str, task: str) -> bytes:
         f"---\nlicense: cc0-1.0\npipeline_tag: {task}\ntags:\n- sample\n---\n\n# {name}\n\n{what}\n\n"
         "The weights are random numbers: the files are real, the answers are nonsense. It is there to be imported.\n"
     ).encode()
+
+
+if __name__ == "__main__":
+    write_samples(Path(sys.argv[1]))

@@ -145,10 +145,21 @@ def test_a_part_with_wrong_settings_ends_with_a_line_for_each(site: Installation
     assert second.startswith(f"{file}:{count - 2}: volume.v.path: is missing; add it")
 
 
-@pytest.mark.parametrize("part", ["manager", "proxy", "worker"])
-def test_a_part_without_its_secret_ends_with_the_setting(site: Installation, part: str) -> None:
-    (site.directory / "east" / "secret").unlink()
+@pytest.mark.parametrize(
+    ("part", "setting"),
+    [
+        ("manager", "secret-file"),
+        ("proxy", "secret-file"),
+        ("worker", "secret-file"),
+        ("worker", "token-file"),
+    ],
+)
+def test_a_part_without_its_secret_ends_with_the_setting(site: Installation, part: str, setting: str) -> None:
     file = site.config("manager" if part == "manager" else "east")
+    if setting == "token-file":
+        file.write_text(file.read_text() + 'token-file = "none"\n')
+    else:
+        (site.directory / "east" / "secret").unlink()
     ended = subprocess.run(
         [sys.executable, "-m", "stowage", part, "--config", file],
         env=environment(),
@@ -158,7 +169,7 @@ def test_a_part_without_its_secret_ends_with_the_setting(site: Installation, par
     )
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert "secret-file: " in line
+    assert f"{setting}: " in line
     assert "cannot be read" in line
 
 
