@@ -40,6 +40,9 @@ _MODULES = {
     "import": "imports",
     "folder": "folders",
     "task": "tasks",
+    "artifact": "artifacts",
+    "user": "users",
+    "token": "tokens",
     "hub": "parts",
     "manager": "services",
     "proxy": "services",
@@ -53,7 +56,8 @@ _EPILOG = epilog(
     ("stowage folder files models", "see what came"),
     notes="""
         Commands talk to the stack that `stowage up` runs on this machine (below STOWAGE_DATA_DIR, if that is set),
-        or to the manager that STOWAGE_URL and STOWAGE_TOKEN name.
+        or to the manager that STOWAGE_URL and STOWAGE_TOKEN name. `stowage --install-completion` lets bash, zsh or
+        fish complete commands, folders and tasks.
 
         Exit status: 0 done, 1 failed, 2 wrong command or input, 3 no answer or no permission, 130 interrupted.
         """,

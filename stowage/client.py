@@ -26,14 +26,26 @@ from proxy_client.errors import (
     error_for,
 )
 from stowage import documents
-from stowage.documents import ArtifactRevision, ImportTask, VFolder, VFolderFile
+from stowage.documents import (
+    ArtifactRevision,
+    ArtifactSummary,
+    ImportTask,
+    Token,
+    User,
+    VFolder,
+    VFolderFile,
+    VFolderUsage,
+    Volume,
+    WholeArtifact,
+    WholeRevision,
+)
 
 # A scan asks the registry for every revision of a model; everything else answers from the database or one proxy.
 ANSWER_TIMEOUT = 120.0
 CONNECT_TIMEOUT = 5.0
 PAGE = 100
 
-_BYTE_SIZES = frozenset({"size", "bytesDone", "bytesTotal", "usedBytes", "limitBytes"})
+_BYTE_SIZES = frozenset({"size", "bytesDone", "bytesTotal", "usedBytes", "limitBytes", "totalBytes"})
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,52 @@ class StowageClient:
         data = self.execute(documents.SCAN_MODEL, {"model": model, "version": version})
         return cast("list[ArtifactRevision]", _nodes(data["scanArtifactModels"]["artifactRevision"]))
 
+    def artifacts(
+        self, *, search: str | None, registry: str | None, status: list[str] | None
+    ) -> Iterator[ArtifactSummary]:
+        """Yield the models of the catalogue by name, page by page; with `status` those with a revision that stands there."""
+        wanted: dict[str, object] = {"availability": ["ALIVE"]}
+        if search:
+            wanted["name"] = {"iContains": search}
+        if registry:
+            wanted["registry"] = {"equals": registry}
+        for found in self._pages(documents.ARTIFACTS, "artifacts", filter=wanted, status=status or None):
+            if found["matching"]["count"] or not status:
+                yield cast("ArtifactSummary", found)
+
+    def artifact(self, model: str, registry: str | None, version: str | None) -> WholeArtifact:
+        """Return a model with its revisions, or with one of them.
+
+        Raises `NotFound`, and `Conflict` if several registries have the model and none was named.
+        """
+        variables = {"name": model, "registry": {"equals": registry} if registry else None}
+        found = _nodes(self.execute(documents.FIND_ARTIFACT, variables)["artifacts"])
+        if not found:
+            raise NotFound(
+                f"there is no {model} in the catalogue; `stowage artifact list` shows what there is, "
+                f"`stowage scan {model}` takes it in"
+            )
+        if len(found) > 1:
+            names = ", ".join(str(artifact["registry"]["name"]) for artifact in found)
+            raise Conflict(f"several registries have {model} ({names}); choose one with --registry")
+        (artifact,) = found
+        revisions = list(
+            self._pages(
+                documents.REVISIONS,
+                "artifactRevisions",
+                artifactId=artifact["id"],
+                version={"equals": version} if version else None,
+            )
+        )
+        if version and not revisions:
+            raise NotFound(
+                f"there is no {model}@{version} in the catalogue; `stowage artifact show {model}` shows its "
+                f"revisions, `stowage scan {model}@{version}` takes it in"
+            )
+        return cast(
+            "WholeArtifact", artifact | {"revisions": [cast("WholeRevision", each) for each in revisions]}
+        )
+
     # Imports.
 
     def import_revision(
@@ -187,27 +245,29 @@ class StowageClient:
         data = self.execute(documents.CANCEL_IMPORT_TASK, {"id": task_id})
         return cast("ImportTask", data["cancelImportTask"]["task"])
 
+    def retry(self, task_id: str) -> ImportTask:
+        """Order again what an import that failed or was cancelled was to bring; returns the new import."""
+        data = self.execute(documents.RETRY_IMPORT_TASK, {"id": task_id})
+        return cast("ImportTask", data["retryImportTask"]["task"])
+
     # Folders.
 
     def vfolders(self, *, search: str | None = None, writable: bool = False) -> Iterator[VFolder]:
         """Yield every folder that the caller may see, page by page."""
-        after = None
-        while True:
-            variables = {"search": search, "writable": writable, "first": PAGE, "after": after}
-            found = self.execute(documents.VFOLDERS, variables)["vfolders"]
-            yield from cast("list[VFolder]", _nodes(found))
-            if not found["pageInfo"]["hasNextPage"]:
-                return
-            after = found["pageInfo"]["endCursor"]
+        for found in self._pages(documents.VFOLDERS, "vfolders", search=search, writable=writable):
+            yield cast("VFolder", found)
 
     def find_vfolder(self, folder: str) -> VFolder | None:
         """Return the folder with this id or exact name, None if there is none.
 
-        Raises `Conflict` if several have the name: among them one that the caller may write to is preferred.
+        Raises `Conflict` if several have the name: among them one that is not being deleted, then one that the
+        caller may write to, is preferred.
         """
         if _is_uuid(folder) and (found := self.execute(documents.VFOLDER, {"id": folder})["vfolder"]):
             return cast("VFolder", found)
         named = [vfolder for vfolder in self.vfolders(search=folder) if vfolder["name"] == folder]
+        if len(named) > 1:
+            named = [vfolder for vfolder in named if not vfolder["status"].startswith("DELETE")] or named
         if len(named) > 1:
             named = [vfolder for vfolder in named if vfolder["permission"] != "READ_ONLY"] or named
         if len(named) > 1:
@@ -225,6 +285,20 @@ class StowageClient:
         """Make a folder of the caller's own; None takes the default host."""
         variables = {"name": name, "usageMode": usage_mode, "host": host}
         return cast("VFolder", self.execute(documents.CREATE_VFOLDER, variables)["createVfolder"]["vfolder"])
+
+    def delete_vfolder(self, vfolder_id: str) -> VFolder:
+        """Delete a folder with everything in it; its status tells whether its proxy has done so."""
+        data = self.execute(documents.DELETE_VFOLDER, {"id": vfolder_id})
+        return cast("VFolder", data["deleteVfolder"]["vfolder"])
+
+    def vfolder_usage(self, vfolder_id: str) -> VFolderUsage | None:
+        """Return what a folder holds, None where its proxy does not tell."""
+        found = self.execute(documents.VFOLDER_USAGE, {"id": vfolder_id})["vfolder"]
+        return cast("VFolderUsage | None", found and found["usage"])
+
+    def volumes(self) -> list[Volume]:
+        """Return the volumes that the caller may make folders on."""
+        return cast("list[Volume]", self.execute(documents.VOLUMES, {})["volumes"])
 
     def vfolder_files(self, vfolder_id: str, path: str | None) -> list[VFolderFile]:
         """Return the entries directly in a directory of the folder, sorted by path."""
@@ -247,7 +321,60 @@ class StowageClient:
                     waiting.append(entry["path"])
         return sorted(files, key=lambda entry: entry["path"])
 
+    # Users and tokens.
+
+    def users(self, *, search: str | None = None) -> Iterator[User]:
+        """Yield every user by address, page by page. For administrators."""
+        for found in self._pages(documents.USERS, "users", search=search):
+            yield cast("User", found)
+
+    def user_id(self, user: str) -> str:
+        """Return the id of the user with this id or address. Raises `NotFound` and, for others' addresses, `Forbidden`."""
+        if _is_uuid(user):
+            return user
+        address = user.lower()
+        me = self.execute(documents.ME, {})["me"]
+        for found in [me] if me["email"] == address else self.users(search=address):
+            if found["email"] == address:
+                return str(found["id"])
+        raise NotFound(f"there is no user {user}; `stowage user list` shows all")
+
+    def create_user(self, email: str, *, role: str) -> User:
+        """Make a user. For administrators."""
+        data = self.execute(documents.CREATE_USER, {"email": email, "role": role})
+        return cast("User", data["createUser"]["user"])
+
+    def set_user_status(self, user_id: str, status: str) -> User:
+        """Let a user in (ACTIVE) or keep the user out (INACTIVE). For administrators."""
+        data = self.execute(documents.SET_USER_STATUS, {"id": user_id, "status": status})
+        return cast("User", data["setUserStatus"]["user"])
+
+    def tokens(self, user_id: str | None, *, active: bool) -> Iterator[Token]:
+        """Yield a user's tokens, the newest first; one's own where `user_id` is None. `active` leaves out what is ended."""
+        for found in self._pages(documents.TOKENS, "tokens", userId=user_id, activeOnly=active):
+            yield cast("Token", found)
+
+    def create_token(self, name: str, *, user_id: str | None, expires_at: str | None) -> tuple[str, str]:
+        """Make a token; returns its id and the token, which can be read this once."""
+        variables = {"name": name, "userId": user_id, "expiresAt": expires_at}
+        made = self.execute(documents.CREATE_TOKEN, variables)["createToken"]
+        return made["id"], made["token"]
+
+    def revoke_token(self, token_id: str) -> None:
+        """End a token; may be repeated."""
+        self.execute(documents.REVOKE_TOKEN, {"id": token_id})
+
     # The wire.
+
+    def _pages(self, document: str, field: str, **variables: object) -> Iterator[dict[str, Any]]:
+        """Yield every node of a connection; each page is asked for when the one before is read."""
+        after = None
+        while True:
+            found = self.execute(document, variables | {"first": PAGE, "after": after})[field]
+            yield from _nodes(found)
+            if not found["pageInfo"]["hasNextPage"]:
+                return
+            after = found["pageInfo"]["endCursor"]
 
     def execute(self, document: str, variables: Mapping[str, object]) -> dict[str, Any]:
         """Send one GraphQL document and return its data."""

@@ -29,6 +29,76 @@ class ArtifactRevision(TypedDict):
     artifact: Artifact
 
 
+class ArtifactSummary(Artifact):
+    """An artifact with how many revisions it has, how many are in the artifact storage, and how many match a filter."""
+
+    scannedAt: str
+    revisions: dict[str, int]
+    available: dict[str, int]
+    matching: dict[str, int]
+
+
+class WholeRevision(TypedDict):
+    """One version with what the last import into the artifact storage brought."""
+
+    id: str
+    version: str
+    status: str
+    size: int | None
+    digest: str | None
+    createdAt: str | None
+    updatedAt: str | None
+    verificationResult: dict[str, Any] | None
+
+
+class WholeArtifact(Artifact):
+    """An artifact with its revisions."""
+
+    type: str
+    description: str | None
+    scannedAt: str
+    updatedAt: str
+    revisions: list[WholeRevision]
+
+
+class User(TypedDict):
+    """A person or program that calls Stowage."""
+
+    id: str
+    email: str
+    role: str
+    status: str
+    createdAt: str
+
+
+class Token(TypedDict):
+    """A token without its value; times are ISO 8601."""
+
+    id: str
+    name: str
+    createdAt: str
+    expiresAt: str | None
+    revokedAt: str | None
+    user: dict[str, str]
+
+
+class Volume(TypedDict):
+    """A volume that folders can be made on; `host` is `proxy:volume`, sizes are bytes."""
+
+    host: str
+    backend: str
+    capabilities: list[str]
+    totalBytes: int | None
+    usedBytes: int | None
+
+
+class VFolderUsage(TypedDict):
+    """What a folder holds; `usedBytes` is in bytes."""
+
+    usedBytes: int
+    fileCount: int | None
+
+
 class VFolder(TypedDict):
     """A folder as the caller sees it; `host` is `proxy:volume`."""
 
@@ -126,26 +196,32 @@ fragment Task on ImportTask {
 """
 )
 
-_WHOLE_TASK = (
-    _TASK
-    + """
-fragment WholeTask on ImportTask {
-  ...Task
-  verificationResult {
-    verifiers {
-      name
-      result {
-        success infectedCount scannedCount scannedAt scanTime error
-        metadata { entries { key value } }
-      }
+_VERIFICATION = """
+fragment Verification on ArtifactVerificationResult {
+  verifiers {
+    name
+    result {
+      success infectedCount scannedCount scannedAt scanTime error
+      metadata { entries { key value } }
     }
   }
 }
+"""
+
+_WHOLE_TASK = (
+    _TASK
+    + _VERIFICATION
+    + """
+fragment WholeTask on ImportTask { ...Task verificationResult { ...Verification } }
 """
 )
 
 _VFOLDER = """
 fragment Folder on VFolder { id name host usageMode ownershipType permission status createdAt }
+"""
+
+_USER = """
+fragment Person on User { id email role status createdAt }
 """
 
 FIND_REVISION = (
@@ -156,6 +232,45 @@ query FindRevision($name: String!, $version: String!) {
     edges { node {
       id name registry { name url }
       revisions(filter: {version: {equals: $version}}, first: 1) { edges { node { ...Revision } } }
+    } }
+  }
+}
+"""
+)
+
+ARTIFACTS = """
+query Artifacts($filter: ArtifactFilter!, $status: [ArtifactStatus!], $first: Int!, $after: String) {
+  artifacts(filter: $filter, first: $first, after: $after) {
+    pageInfo { hasNextPage endCursor }
+    edges { node {
+      id name registry { name url } scannedAt
+      revisions(first: 0) { count }
+      available: revisions(filter: {status: {equals: AVAILABLE}}, first: 0) { count }
+      matching: revisions(filter: {status: {in: $status}}, first: 0) { count }
+    } }
+  }
+}
+"""
+
+FIND_ARTIFACT = """
+query FindArtifact($name: String!, $registry: StringFilter) {
+  artifacts(filter: {name: {equals: $name}, registry: $registry, availability: [ALIVE]}, first: 100) {
+    edges { node { id name type description registry { name url } scannedAt updatedAt } }
+  }
+}
+"""
+
+REVISIONS = (
+    _VERIFICATION
+    + """
+query Revisions($artifactId: UUID!, $version: StringFilter, $first: Int!, $after: String) {
+  artifactRevisions(
+    filter: {artifactId: {equals: $artifactId}, version: $version}
+    orderBy: [{field: VERSION}] first: $first after: $after
+  ) {
+    pageInfo { hasNextPage endCursor }
+    edges { node {
+      id version status size digest createdAt updatedAt verificationResult { ...Verification }
     } }
   }
 }
@@ -205,6 +320,13 @@ mutation CancelImportTask($id: ID!) { cancelImportTask(input: {taskId: $id}) { t
 """
 )
 
+RETRY_IMPORT_TASK = (
+    _WHOLE_TASK
+    + """
+mutation RetryImportTask($id: ID!) { retryImportTask(input: {taskId: $id}) { task { ...WholeTask } } }
+"""
+)
+
 VFOLDER = _VFOLDER + "query Folder($id: ID!) { vfolder(id: $id) { ...Folder } }"
 
 VFOLDERS = (
@@ -228,8 +350,68 @@ mutation CreateFolder($name: String!, $usageMode: VFolderUsageMode!, $host: Stri
 """
 )
 
+VFOLDER_USAGE = "query FolderUsage($id: ID!) { vfolder(id: $id) { usage { usedBytes fileCount } } }"
+
+DELETE_VFOLDER = (
+    _VFOLDER
+    + """
+mutation DeleteFolder($id: ID!) { deleteVfolder(input: {vfolderId: $id}) { vfolder { ...Folder } } }
+"""
+)
+
+VOLUMES = "query Volumes { volumes { host backend capabilities totalBytes usedBytes } }"
+
 VFOLDER_FILES = """
 query FolderFiles($id: ID!, $path: String) {
   vfolderFiles(vfolderId: $id, path: $path) { path size isDirectory modifiedAt }
 }
 """
+
+ME = _USER + "query Me { me { ...Person } }"
+
+USERS = (
+    _USER
+    + """
+query Users($search: String, $first: Int!, $after: String) {
+  users(search: $search, first: $first, after: $after) {
+    pageInfo { hasNextPage endCursor }
+    edges { node { ...Person } }
+  }
+}
+"""
+)
+
+CREATE_USER = (
+    _USER
+    + """
+mutation CreateUser($email: String!, $role: UserRole!) {
+  createUser(input: {email: $email, role: $role}) { user { ...Person } }
+}
+"""
+)
+
+SET_USER_STATUS = (
+    _USER
+    + """
+mutation SetUserStatus($id: ID!, $status: UserStatus!) {
+  setUserStatus(input: {userId: $id, status: $status}) { user { ...Person } }
+}
+"""
+)
+
+TOKENS = """
+query Tokens($userId: ID, $activeOnly: Boolean, $first: Int!, $after: String) {
+  tokens(userId: $userId, activeOnly: $activeOnly, first: $first, after: $after) {
+    pageInfo { hasNextPage endCursor }
+    edges { node { id name createdAt expiresAt revokedAt user { id email } } }
+  }
+}
+"""
+
+CREATE_TOKEN = """
+mutation CreateToken($userId: ID, $name: String!, $expiresAt: DateTime) {
+  createToken(input: {userId: $userId, name: $name, expiresAt: $expiresAt}) { id token }
+}
+"""  # noqa: S105 -- a document, not a token
+
+REVOKE_TOKEN = "mutation RevokeToken($id: ID!) { revokeToken(input: {id: $id}) { id } }"  # noqa: S105 -- as above

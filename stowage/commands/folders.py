@@ -1,23 +1,45 @@
 """`stowage folder`: the folders that models are imported into."""
 
+import sys
 from typing import Annotated, Literal
 
 import typer
 
-from stowage.client import connect
+from proxy_client.errors import BadRequest
+from stowage.client import StowageClient, connect
 from stowage.commands import epilog, help_without_command
-from stowage.commands.following import print_files
+from stowage.commands.completion import complete_folder
+from stowage.commands.following import file_count, print_files
 from stowage.commands.imports import Json
-from stowage.commands.output import local_time, print_facts, print_json, print_table
+from stowage.commands.output import (
+    human_size,
+    local_time,
+    note,
+    plain,
+    print_facts,
+    print_json,
+    print_table,
+)
+from stowage.documents import VFolder
 
 app = typer.Typer(rich_markup_mode=None)
 folder = typer.Typer(
     name="folder",
     invoke_without_command=True,
     callback=help_without_command,
-    help="List, make and look into folders.",
+    help="List, make, look into and delete folders.",
 )
 app.add_typer(folder)
+
+FolderName = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER",
+        show_default=False,
+        help="Name or id of the folder.",
+        autocompletion=complete_folder,
+    ),
+]
 
 
 @folder.command(
@@ -75,7 +97,9 @@ def create(
     host: Annotated[
         str | None,
         typer.Option(
-            metavar="PROXY:VOLUME", help="The volume to make it on.", show_default="the default volume"
+            metavar="PROXY:VOLUME",
+            help="The volume to make it on; `stowage folder hosts` lists them.",
+            show_default="the default volume",
         ),
     ] = None,
     as_json: Json = False,
@@ -104,9 +128,7 @@ def create(
     )
 )
 def files(
-    name: Annotated[
-        str, typer.Argument(metavar="FOLDER", show_default=False, help="Name or id of the folder.")
-    ],
+    name: FolderName,
     *,
     path: Annotated[
         str | None, typer.Option(metavar="PATH", help="A directory of the folder.", show_default="its root")
@@ -125,3 +147,83 @@ def files(
         print_json(entries)
         return
     print_files(entries)
+
+
+@folder.command(
+    epilog=epilog(
+        ("stowage folder hosts", "what --host of `stowage folder create` takes"),
+        ("stowage folder hosts --json", ""),
+    )
+)
+def hosts(*, as_json: Json = False) -> None:
+    """List the volumes that you can make folders on."""
+    with connect() as client:
+        volumes = client.volumes()
+    if as_json:
+        print_json(volumes)
+        return
+    print_table(
+        ["HOST", "KIND", "SIZE", "USED"],
+        [
+            [
+                volume["host"],
+                volume["backend"],
+                human_size(volume["totalBytes"]),
+                human_size(volume["usedBytes"]),
+            ]
+            for volume in volumes
+        ],
+        right=["SIZE", "USED"],
+    )
+
+
+@folder.command(
+    epilog=epilog(
+        ("stowage folder delete models", "asks before it does"),
+        ("stowage folder delete models --yes", "does not ask, as in a script"),
+        ("stowage folder delete models --yes --json", ""),
+        notes="""
+        Everything in the folder goes, and nothing outside it. Only who owns the folder can do that, and not while an
+        import into it is open (`stowage task list --folder FOLDER`). The name is free at once; a storage proxy that is
+        away deletes the files when it is back.
+
+        Exit status: 0 deleted, 1 you said no or the volume failed, 2 no such folder or something is in the way, 3 no
+        answer or no permission.
+        """,
+    )
+)
+def delete(
+    name: FolderName,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Delete a folder with everything in it."""
+    with connect() as client:
+        found = client.vfolder(name)
+        if not yes and not _confirmed(client, found):
+            note("Nothing was deleted.")
+            return 1
+        deleted = client.delete_vfolder(found["id"])
+    if as_json:
+        print_json(deleted)
+    elif deleted["status"] == "DELETE_COMPLETE":
+        note(f"Deleted folder {deleted['name']} on {deleted['host']}.")
+    else:
+        note(
+            f"Folder {deleted['name']} is out of use; {deleted['host']} gives no answer now and deletes its files "
+            "when it is back."
+        )
+    return 0
+
+
+def _confirmed(client: StowageClient, found: VFolder) -> bool:
+    """Ask on a terminal. Raises `BadRequest` where there is nobody to ask."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise BadRequest("there is no terminal to ask on; --yes deletes without asking", field="--yes")
+    usage = client.vfolder_usage(found["id"])
+    holds = "what it holds" if usage is None else human_size(usage["usedBytes"])
+    if usage is not None and usage["fileCount"] is not None:
+        holds = f"{file_count(usage['fileCount'])}, {holds}"
+    what = f"{found['name']} on {found['host']} ({holds})"
+    return typer.confirm(f"Delete folder {plain(what)}? It cannot be undone.", err=True)

@@ -109,7 +109,7 @@ def print_task(task: ImportTask) -> None:
             ("folder", None if vfolder is None else f"{vfolder['name']} ({vfolder['id']})"),
             ("host", None if vfolder is None else vfolder["host"]),
             ("path", task["path"]),
-            *(("verifier", _verifier(entry)) for entry in verifiers),
+            *(("verifier", verifier_line(entry)) for entry in verifiers),
             ("requested by", task["requestedBy"]["email"]),
             ("request", task["requestId"]),
             ("ordered", local_time(task["createdAt"])),
@@ -119,7 +119,8 @@ def print_task(task: ImportTask) -> None:
     )
 
 
-def _verifier(entry: dict[str, Any]) -> str:
+def verifier_line(entry: dict[str, Any]) -> str:
+    """Write what one verifier said."""
     result = entry["result"]
     verdict = "passed" if result["success"] else "did not pass"
     reason = f": {result['error']}" if result["error"] else ""

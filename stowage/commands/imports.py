@@ -10,6 +10,7 @@ from proxy_client.errors import BadRequest, Conflict, Forbidden, NotFound
 from proxy_client.wire import MODEL_ID_PATTERN
 from stowage.client import StowageClient, connect
 from stowage.commands import epilog
+from stowage.commands.completion import complete_folder
 from stowage.commands.following import SUCCEEDED, follow, report
 from stowage.commands.output import console, human_size, plain, print_facts, print_json, print_table
 from stowage.documents import ArtifactRevision, VFolder
@@ -93,6 +94,7 @@ def import_(
         typer.Option(
             metavar="FOLDER",
             help="Name or id of the folder to import into; without it, the artifact storage.",
+            autocompletion=complete_folder,
         ),
     ] = None,
     create: Annotated[

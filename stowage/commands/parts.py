@@ -98,12 +98,26 @@ def hub(
     run(directory, host, port, token_file=token_file)
 
 
-@app.command()
-def version() -> None:
+@app.command(
+    epilog=epilog(("stowage version", ""), ("stowage version --json", "with Python's, for a report"))
+)
+def version(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON document on stdout and nothing else.")
+    ] = False,
+) -> None:
     """Print the version."""
     from importlib.metadata import version as installed  # noqa: PLC0415 -- only here
 
-    typer.echo(f"stowage {installed('stowage')}")
+    if as_json:
+        import json  # noqa: PLC0415 -- only here
+        import platform  # noqa: PLC0415 -- only here
+
+        document = {"stowage": installed("stowage"), "python": platform.python_version()}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        typer.echo(f"stowage {installed('stowage')}")
 
 
 def parse_listen(text: str) -> tuple[str, int]:

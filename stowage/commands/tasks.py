@@ -9,7 +9,8 @@ import typer
 from proxy_client.errors import Unavailable
 from stowage.client import connect
 from stowage.commands import epilog, help_without_command
-from stowage.commands.following import FAILED, SUCCEEDED, destination_name, follow, print_task
+from stowage.commands.completion import complete_task
+from stowage.commands.following import FAILED, SUCCEEDED, destination_name, follow, print_task, report
 from stowage.commands.imports import Json
 from stowage.commands.output import human_size, local_time, note, print_json, print_table
 from stowage.commands.waiting import TERMINAL, fraction, model_name, stage_name
@@ -19,7 +20,7 @@ task = typer.Typer(
     name="task",
     invoke_without_command=True,
     callback=help_without_command,
-    help="List, watch and cancel imports.",
+    help="List, watch, cancel and retry imports.",
 )
 app.add_typer(task)
 
@@ -28,7 +29,12 @@ CANCEL_PATIENCE = 10.0
 
 TaskId = Annotated[
     str,
-    typer.Argument(metavar="ID", show_default=False, help="The task's id, as `stowage import` prints it."),
+    typer.Argument(
+        metavar="ID",
+        show_default=False,
+        help="The task's id, as `stowage import` prints it.",
+        autocompletion=complete_task,
+    ),
 ]
 
 
@@ -157,3 +163,34 @@ def cancel(
     else:
         note(f"The import of {model_name(found)} is asked to stop.")
     return FAILED if found["status"] in {"SUCCEEDED", "FAILED"} else SUCCEEDED
+
+
+@task.command(
+    epilog=epilog(
+        ("stowage task retry 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11", ""),
+        ("stowage task retry 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11 --no-wait", "order it and go on"),
+        notes="""
+        Orders anew what the import was to bring: the same revision, to the same place, with the same options. It is a
+        new task with an id of its own, as if you had just asked for it, and brings the commit that the last scan
+        saw.
+
+        Exit status: 0 imported (ordered, with --no-wait), 1 it failed or was cancelled again, 2 there is nothing to
+        retry: the import is open or succeeded.
+        """,
+    )
+)
+def retry(
+    task_id: TaskId,
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until the import ends, or only order it.")
+    ] = True,
+    as_json: Json = False,
+) -> int:
+    """Import again what failed or was cancelled."""
+    with connect() as client:
+        again = client.retry(task_id)
+        if wait:
+            return follow(client, again, as_json=as_json)
+        report(client, again, as_json=as_json)
+        return SUCCEEDED

@@ -9,8 +9,13 @@ from struct import pack
 from termios import TIOCSWINSZ
 
 
-def on_a_terminal(command: list[str], *, columns: int = 100, **environment: str) -> tuple[int, str]:
-    """Run a command whose input, output and errors are one terminal; return its status and what it wrote."""
+def on_a_terminal(
+    command: list[str], *, columns: int = 100, typed: str = "", **environment: str
+) -> tuple[int, str]:
+    """Run a command whose input, output and errors are one terminal; return its status and what it wrote.
+
+    `typed` is what somebody types on it, each line ended by `\\n`.
+    """
     leader, follower = pty.openpty()
     ioctl(follower, TIOCSWINSZ, pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -22,6 +27,7 @@ def on_a_terminal(command: list[str], *, columns: int = 100, **environment: str)
         start_new_session=True,
     )
     os.close(follower)
+    os.write(leader, typed.encode())
     written = b""
     while True:
         try:

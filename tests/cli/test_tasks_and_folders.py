@@ -132,3 +132,96 @@ def test_folder_files_of_an_unknown_folder_names_the_remedy(manager: StandIn, st
     outcome = stowage("folder", "files", "nowhere")
     assert outcome.status == 2
     assert "`stowage folder list` shows yours" in outcome.err
+
+
+# Retries.
+
+
+def test_task_retry_waits_for_the_new_import(manager: StandIn, stowage: Run) -> None:
+    again = "99999999-9999-4999-8999-999999999999"
+    manager.answers["retryImportTask"] = {"task": task("PENDING", id=again)}
+    manager.answers["importTask"] = steps(task("RUNNING", id=again), task("SUCCEEDED", id=again))
+    outcome = stowage("task", "retry", TASK_ID, "--json")
+    assert (outcome.status, outcome.json["status"]) == (0, "SUCCEEDED")
+    assert manager.arguments("retryImportTask") == [{"input": {"taskId": TASK_ID}}]
+    assert {asked["id"] for asked in manager.arguments("importTask")} == {again}
+
+
+def test_task_retry_without_waiting_names_the_new_task(manager: StandIn, stowage: Run) -> None:
+    manager.answers["retryImportTask"] = {"task": task("PENDING")}
+    outcome = stowage("task", "retry", TASK_ID, "--no-wait")
+    assert outcome.status == 0
+    assert f"stowage task watch {TASK_ID}" in outcome.err
+    assert manager.arguments("importTask") == []
+
+
+def test_task_retry_of_what_succeeded_is_wrong(manager: StandIn, stowage: Run) -> None:
+    manager.refuse("retryImportTask", "CONFLICT", "this import succeeded", at="input.taskId")
+    assert stowage("task", "retry", TASK_ID).status == 2
+
+
+# Deletions.
+
+
+def deletes(manager: StandIn, status: str = "DELETE_COMPLETE") -> None:
+    manager.answers["deleteVfolder"] = {"vfolder": vfolder() | {"status": status}}
+
+
+def test_folder_delete_in_a_pipe_needs_yes(manager: StandIn, stowage: Run) -> None:
+    deletes(manager)
+    outcome = stowage("folder", "delete", "models")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "--yes deletes without asking" in outcome.err
+    assert manager.arguments("deleteVfolder") == []
+
+
+def test_folder_delete_with_yes_deletes_that_folder(manager: StandIn, stowage: Run) -> None:
+    deletes(manager)
+    outcome = stowage("folder", "delete", "models", "--yes")
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", "Deleted folder models on local:volume1.\n")
+    assert manager.arguments("deleteVfolder") == [{"input": {"vfolderId": FOLDER_ID}}]
+    assert stowage("folder", "delete", "models", "--yes", "--json").json["status"] == "DELETE_COMPLETE"
+
+
+def test_folder_delete_says_that_the_files_go_later(manager: StandIn, stowage: Run) -> None:
+    deletes(manager, "DELETE_PENDING")
+    outcome = stowage("folder", "delete", "models", "--yes")
+    assert outcome.status == 0
+    assert "deletes its files when it is back" in outcome.err
+
+
+def test_folder_delete_of_one_that_is_in_use_is_wrong(manager: StandIn, stowage: Run) -> None:
+    manager.refuse("deleteVfolder", "CONFLICT", "the import x into this folder is not finished")
+    assert stowage("folder", "delete", "models", "--yes").status == 2
+
+
+def test_a_name_is_that_of_the_folder_that_is_not_being_deleted(manager: StandIn, stowage: Run) -> None:
+    other = "77777777-7777-4777-8777-777777777777"
+    leaving = vfolder(identity=other) | {"status": "DELETE_PENDING"}
+    manager.answers["vfolders"] = connection([leaving, vfolder()])
+    deletes(manager)
+    stowage("folder", "delete", "models", "--yes")
+    assert manager.arguments("deleteVfolder") == [{"input": {"vfolderId": FOLDER_ID}}]
+    manager.answers["vfolders"] = connection([leaving])
+    stowage("folder", "delete", "models", "--yes")
+    assert manager.arguments("deleteVfolder")[1] == {"input": {"vfolderId": other}}
+
+
+def test_folder_hosts_lists_volumes(manager: StandIn, stowage: Run) -> None:
+    manager.answers["volumes"] = [
+        {
+            "host": "local:volume1",
+            "backend": "vfs",
+            "capabilities": [],
+            "totalBytes": "2048",
+            "usedBytes": None,
+        }
+    ]
+    assert stowage("folder", "hosts").out.splitlines()[1].split() == [
+        "local:volume1",
+        "vfs",
+        "2.0",
+        "KiB",
+        "-",
+    ]
+    assert stowage("folder", "hosts", "--json").json[0]["totalBytes"] == 2048

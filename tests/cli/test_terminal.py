@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.stand_in import TASK_ID, StandIn, file, steps, task
+from tests.cli.stand_in import TASK_ID, StandIn, file, steps, task, vfolder
 from tests.cli.terminal import on_a_terminal, without_escapes
 
 STOWAGE = [sys.executable, "-m", "stowage"]
@@ -122,3 +122,14 @@ def test_json_on_stdout_leaves_the_bar_to_a_terminal_on_stderr(manager: StandIn,
     assert status == 0
     assert "succeeded" in written
     assert json.loads(document.read_text())["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("typed", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
+def test_folder_delete_asks_on_a_terminal(manager: StandIn, typed: str, status: int) -> None:
+    usage = {"usedBytes": "2048", "fileCount": 2, "limitBytes": None}
+    manager.answers["vfolder"] = vfolder() | {"usage": usage}
+    manager.answers["deleteVfolder"] = {"vfolder": vfolder() | {"status": "DELETE_COMPLETE"}}
+    found, written = on_a_terminal([*STOWAGE, "folder", "delete", "models"], typed=typed)
+    assert found == status
+    assert "Delete folder models on local:volume1 (2 files, 2.0 KiB)?" in written
+    assert len(manager.arguments("deleteVfolder")) == (status == 0)

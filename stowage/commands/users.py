@@ -1,0 +1,127 @@
+"""`stowage user`: who may call Stowage."""
+
+from typing import Annotated
+
+import typer
+
+from stowage.client import connect
+from stowage.commands import epilog, help_without_command
+from stowage.commands.imports import Json
+from stowage.commands.output import local_time, note, print_facts, print_json, print_table
+from stowage.documents import User
+
+app = typer.Typer(rich_markup_mode=None)
+user = typer.Typer(
+    name="user",
+    invoke_without_command=True,
+    callback=help_without_command,
+    help="Make, list, revoke and restore users (administrators).",
+)
+app.add_typer(user)
+
+Who = Annotated[str, typer.Argument(metavar="USER", show_default=False, help="The user's address, or id.")]
+
+
+@user.command(
+    epilog=epilog(
+        ("stowage user create ann@example.org", "a user with folders of her own"),
+        ("stowage user create ops@example.org --admin", "one who may do everything"),
+        ("stowage token create laptop --user ann@example.org", "then: her token"),
+    )
+)
+def create(
+    email: Annotated[
+        str, typer.Argument(metavar="ADDRESS", show_default=False, help="The address of the new user.")
+    ],
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="Make an administrator.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a user; a token lets the user in."""
+    with connect() as client:
+        made = client.create_user(email, role="ADMIN" if admin else "USER")
+    _show(made, as_json=as_json)
+    if not as_json:
+        note(f"A token lets the user in: stowage token create NAME --user {made['email']}")
+
+
+@user.command(
+    "list",
+    epilog=epilog(
+        ("stowage user list", "everybody"),
+        ("stowage user list --search example.org", "whose address holds that text"),
+        ("stowage user list --json", ""),
+    ),
+)
+def list_(
+    *,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only addresses that hold this text.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the users."""
+    with connect() as client:
+        users = list(client.users(search=search))
+    if as_json:
+        print_json(users)
+        return
+    print_table(
+        ["ADDRESS", "ID", "ROLE", "STATUS", "CREATED"],
+        [
+            [
+                found["email"],
+                found["id"],
+                found["role"].lower(),
+                found["status"].lower(),
+                local_time(found["createdAt"]),
+            ]
+            for found in users
+        ],
+    )
+
+
+@user.command(
+    epilog=epilog(
+        ("stowage user revoke ann@example.org", "her tokens are refused from now on"),
+        ("stowage user restore ann@example.org", "and accepted again"),
+        notes="""
+        Nothing of the user's is deleted. Imports of the user's that run publish nothing any more. The last active
+        administrator cannot be revoked.
+        """,
+    )
+)
+def revoke(who: Who, *, as_json: Json = False) -> None:
+    """Keep a user out: none of the user's tokens is accepted any more."""
+    _set_status(who, "INACTIVE", as_json=as_json)
+
+
+@user.command(
+    epilog=epilog(
+        ("stowage user restore ann@example.org", ""),
+        notes="Tokens that were revoked one by one (`stowage token revoke`) stay so.",
+    )
+)
+def restore(who: Who, *, as_json: Json = False) -> None:
+    """Let a user in again."""
+    _set_status(who, "ACTIVE", as_json=as_json)
+
+
+def _set_status(who: str, status: str, *, as_json: bool) -> None:
+    with connect() as client:
+        found = client.set_user_status(client.user_id(who), status)
+    _show(found, as_json=as_json)
+
+
+def _show(found: User, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_facts(
+        [
+            ("user", found["email"]),
+            ("id", found["id"]),
+            ("role", found["role"].lower()),
+            ("status", found["status"].lower()),
+        ]
+    )
