@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -217,29 +216,46 @@ class Site(World):
 
         Yields whether somebody is held.
         """
-        hold = _Hold((self.stack.dir.secrets / "database-url").read_text())
-        hold.run(hold.begin(change))
-        waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
-        try:
+        # The lock is freed before the trigger is dropped, since whoever is held has the table.
+        with self._session(
+            f"""SET search_path = {PROXY_SCHEMA};
+            SELECT pg_advisory_lock(4711);
+            CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END $$;
+            CREATE TRIGGER hold BEFORE UPDATE ON imports FOR EACH ROW WHEN ({change}) EXECUTE FUNCTION hold()""",
+            "SELECT pg_advisory_unlock(4711)",
+            "SET lock_timeout = '30s'; DROP TRIGGER hold ON imports",
+        ):
+            waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
             yield lambda: bool(self.rows(waiting))
-        finally:
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Let nobody read a table."""
+        with self._session(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", "COMMIT"):
+            yield
+
+    @contextmanager
+    def _session(self, begin: str, *ends: str) -> Iterator[None]:
+        """Hold a connection to the database between statements."""
+        url = (self.stack.dir.secrets / "database-url").read_text()
+        with asyncio.Runner() as runner:
+            connection = runner.run(asyncpg.connect(url))
             try:
-                hold.run(hold.end())
+                runner.run(connection.execute(begin))
+                try:
+                    yield
+                finally:
+                    for end in ends:
+                        runner.run(connection.execute(end))
             finally:
-                hold.loop.close()
+                runner.run(connection.close())
 
     @contextmanager
     def kept_down(self, part: str) -> Iterator[None]:
-        """Kill a part and keep it from coming back: its port is taken, and refuses connections."""
-        port = self.stack.state["ports"][part]
-        with socket.socket() as taken:
+        """Kill a part, and keep what would start it again from doing so."""
+        with self.frozen("supervisor"):
             self.stack.kill(part)
-            while True:
-                try:
-                    taken.bind(("127.0.0.1", port))
-                    break
-                except OSError:
-                    time.sleep(0.001)
             yield
 
     @contextmanager
@@ -253,32 +269,6 @@ class Site(World):
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-
-
-class _Hold:
-    """A trigger on the proxy's imports that waits for a lock which this process has."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.loop = asyncio.new_event_loop()
-        self.run = self.loop.run_until_complete
-
-    async def begin(self, change: str) -> None:
-        self._connection = await asyncpg.connect(self._url, server_settings={"search_path": PROXY_SCHEMA})
-        await self._connection.execute(
-            f"""SELECT pg_advisory_lock(4711);
-            CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
-                $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END $$;
-            CREATE TRIGGER hold BEFORE UPDATE ON imports FOR EACH ROW WHEN ({change}) EXECUTE FUNCTION hold()"""
-        )
-
-    async def end(self) -> None:
-        try:
-            # Whoever is held has to let go of the table before the trigger can be dropped.
-            await self._connection.execute("SELECT pg_advisory_unlock(4711)")
-            await self._connection.execute("SET lock_timeout = '30s'; DROP TRIGGER hold ON imports")
-        finally:
-            await self._connection.close()
 
 
 class Witness:
