@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,9 +102,7 @@ def test_an_import_into_a_new_folder_is_exact_and_listed(shell: Shell, hub: Faul
     assert "3 files, 2.0 MiB" in done.stdout
     folder = re.search(r"^folder +walk \((\S+)\)$", done.stdout, re.MULTILINE)
     assert folder
-    hexed = folder[1].replace("-", "")
-    [place] = shell.stack.volume.glob(f"*/{hexed[:2]}/{hexed[2:4]}/{hexed[4:]}")
-    arrived = digest_tree(place / MODEL / "main")
+    arrived = digest_tree(place_of(shell, folder[1]) / MODEL / "main")
     assert arrived == digest_tree(hub.directory / MODEL)
 
 
@@ -185,9 +184,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(shell: Shell) -> None:
 
 
 def test_a_file_of_ones_own_in_the_way_fails_the_import_with_status_1(shell: Shell) -> None:
-    hexed = shell.json("folder", "create", "mine")["id"].replace("-", "")
-    [place] = shell.stack.volume.glob(f"*/{hexed[:2]}/{hexed[2:4]}/{hexed[4:]}")
-    mine = place / "here" / "config.json"
+    mine = place_of(shell, shell.json("folder", "create", "mine")["id"]) / "here" / "config.json"
     mine.parent.mkdir()
     mine.write_text("my own")
     done = shell("import", MODEL, "--to", "mine", "--path", "here")
@@ -210,6 +207,86 @@ def test_folders_are_made_listed_and_looked_into(shell: Shell) -> None:
     assert flat == ["onnx/model.onnx"]
 
 
+def place_of(shell: Shell, folder_id: str) -> Path:
+    hexed = folder_id.replace("-", "")
+    [place] = shell.stack.volume.glob(f"*/{hexed[:2]}/{hexed[2:4]}/{hexed[4:]}")
+    return place
+
+
+def test_a_cancelled_import_is_retried_where_it_was_to_go(shell: Shell, hub: FaultHub) -> None:
+    hub.set(HALT)
+    first = shell.json("import", MODEL, "--to", "retried", "--create", "--path", "x", "--no-wait")
+    assert shell("task", "retry", first["id"]).returncode == 2
+    shell.json("task", "cancel", first["id"])
+    hub.clear()
+    again = shell.json("task", "retry", first["id"])
+    assert again["id"] != first["id"]
+    assert (again["status"], again["path"]) == ("SUCCEEDED", "x")
+    assert shell.json("task", "show", first["id"])["status"] == "CANCELLED"
+    folder = again["destination"]["vfolder"]["id"]
+    assert digest_tree(place_of(shell, folder) / "x") == digest_tree(hub.directory / MODEL)
+    assert "succeeded" in shell("task", "retry", again["id"]).stderr
+
+
+def test_a_deleted_folder_is_gone_with_its_files_and_no_other(shell: Shell, hub: FaultHub) -> None:
+    kept = shell.json("import", f"{MODEL}@v1.0", "--to", "kept", "--create")["destination"]["vfolder"]["id"]
+    gone = shell.json("folder", "create", "gone")["id"]
+    hub.set(HALT)
+    task = shell.json("import", MODEL, "--to", "gone", "--no-wait")
+    refused = shell("folder", "delete", "gone", "--yes")
+    assert (refused.returncode, task["id"] in refused.stderr) == (2, True)
+    shell.json("task", "cancel", task["id"])
+    place = place_of(shell, gone)
+    assert shell("folder", "delete", "gone").returncode == 2
+    assert place.is_dir()
+    assert shell.json("folder", "delete", "gone", "--yes")["status"] == "DELETE_COMPLETE"
+    assert not place.exists()
+    assert gone not in {folder["id"] for folder in shell.json("folder", "list")}
+    assert (place_of(shell, kept) / MODEL / "v1.0" / "config.json").read_bytes() == b"{}"
+    assert shell.json("folder", "create", "gone")["id"] != gone
+
+
+def test_a_user_is_made_let_in_and_put_out(shell: Shell) -> None:
+    shell.json("user", "create", "ann@example.org")
+    token = shell("token", "create", "laptop", "--user", "ann@example.org", "--expires", "1d").stdout.strip()
+
+    def status(*arguments: str) -> int:
+        return shell(*arguments, STOWAGE_TOKEN=token).returncode
+
+    assert status("folder", "list") == 0
+    assert [status("user", "list"), status("token", "list", "--user", "admin@localhost")] == [3, 3]
+    assert shell("user", "revoke", "ann@example.org").returncode == 0
+    assert status("folder", "list") == 3
+    shell("user", "restore", "ann@example.org")
+    assert status("folder", "list") == 0
+    [listed] = shell.json("token", "list", "--user", "ann@example.org")
+    shell("token", "revoke", listed["id"])
+    assert status("folder", "list") == 3
+    assert shell.json("token", "list", "--user", "ann@example.org") == []
+    last = shell("user", "revoke", "admin@localhost")
+    assert (last.returncode, "last active administrator" in last.stderr) == (2, True)
+
+
+def test_the_catalogue_shows_what_was_scanned_and_stored(shell: Shell) -> None:
+    shell("scan", MODEL)
+    shell("import", f"{MODEL}@v1.0")
+    [listed] = shell.json("artifact", "list", "--search", "HALT", "--status", "available")
+    assert (listed["name"], listed["revisions"], listed["available"]) == (MODEL, 2, 1)
+    assert shell.json("artifact", "list", "--registry", "nowhere") == []
+    revisions = {each["version"]: each for each in shell.json("artifact", "show", MODEL)["revisions"]}
+    assert (revisions["main"]["status"], revisions["main"]["verificationResult"]) == ("SCANNED", None)
+    assert (revisions["v1.0"]["status"], revisions["v1.0"]["size"]) == ("AVAILABLE", 2)
+    assert "passed" in shell("artifact", "show", MODEL).stdout
+
+
+def test_the_hosts_are_those_that_create_takes(shell: Shell) -> None:
+    [host] = shell.json("folder", "hosts")
+    assert shell("folder", "create", "on-a-host", "--host", host["host"]).returncode == 0
+    wrong = shell("folder", "create", "on-no-host", "--host", "local:nowhere")
+    assert wrong.returncode == 3
+    assert "query" not in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -221,6 +298,13 @@ def test_folders_are_made_listed_and_looked_into(shell: Shell) -> None:
         (["folder", "create", "errors"], 2, "CONFLICT"),
         (["task", "show", "nonsense"], 2, "BAD_REQUEST"),
         (["task", "cancel", NOBODY], 2, "NOT_FOUND"),
+        (["task", "retry", NOBODY], 2, "NOT_FOUND"),
+        (["folder", "delete", "nowhere", "--yes"], 2, "`stowage folder list` shows yours"),
+        (["folder", "create", "x", "--host", "nowhere"], 2, "PROXY:VOLUME"),
+        (["token", "create", "x", "--expires", "2001-01-01"], 2, "BAD_REQUEST, input.expiresAt"),
+        (["token", "revoke", NOBODY], 2, "NOT_FOUND"),
+        (["user", "create", "nobody"], 2, "BAD_REQUEST, input.email"),
+        (["artifact", "show", "acme/nothing"], 2, "`stowage scan acme/nothing` takes it in"),
     ],
 )
 def test_wrong_input_exits_with_2_and_names_the_fault(
