@@ -86,9 +86,7 @@ class VFolders:
             )
         if host is None:
             if self._settings.vfolder is None:
-                raise BadRequest(
-                    f"there is no default host; name the one to use, {_HOST}", field="input.host"
-                )
+                raise BadRequest(f"there is no default host; {_ONE_OF_THE_HOSTS}", field="input.host")
             host = self._settings.vfolder.default_host
         client, volume = self._place(host, field="input.host")
         folder = VFolder(
@@ -230,11 +228,11 @@ class VFolders:
     def _place(self, host: str, *, field: str) -> tuple[StorageProxyClient, str]:
         proxy, _, volume = host.partition(":")
         if (client := self._proxies.get(proxy)) is None or re.fullmatch(wire.NAME_PATTERN, volume) is None:
-            raise BadRequest(f"there is no such host; correct it, {_HOST}", field=field)
+            raise BadRequest(f"there is no such host; {_ONE_OF_THE_HOSTS}", field=field)
         return client, volume
 
 
-_HOST = "written PROXY:VOLUME as the list of volumes has it"
+_ONE_OF_THE_HOSTS = "name one of the list of volumes, as PROXY:VOLUME"
 
 
 def _name_taken(name: str) -> Conflict:

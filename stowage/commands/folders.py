@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from proxy_client.errors import BadRequest
+from proxy_client.errors import BadRequest, Forbidden
 from stowage.client import StowageClient, connect
 from stowage.commands import epilog, help_without_command
 from stowage.commands.completion import complete_folder
@@ -106,7 +106,12 @@ def create(
 ) -> None:
     """Make a folder of your own."""
     with connect() as client:
-        made = client.create_vfolder(name, usage_mode=mode.upper(), host=host)
+        try:
+            made = client.create_vfolder(name, usage_mode=mode.upper(), host=host)
+        except (BadRequest, Forbidden) as exc:
+            if exc.field != "input.host":
+                raise
+            raise type(exc)(f"{exc.message} (`stowage folder hosts` lists them)", field="--host") from exc
     if as_json:
         print_json(made)
         return

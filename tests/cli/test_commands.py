@@ -300,7 +300,7 @@ def test_the_hosts_are_those_that_create_takes(shell: Shell) -> None:
         (["task", "cancel", NOBODY], 2, "NOT_FOUND"),
         (["task", "retry", NOBODY], 2, "NOT_FOUND"),
         (["folder", "delete", "nowhere", "--yes"], 2, "`stowage folder list` shows yours"),
-        (["folder", "create", "x", "--host", "nowhere"], 2, "PROXY:VOLUME"),
+        (["folder", "create", "x", "--host", "nowhere"], 2, "`stowage folder hosts` lists them"),
         (["token", "create", "x", "--expires", "2001-01-01"], 2, "BAD_REQUEST, input.expiresAt"),
         (["token", "revoke", NOBODY], 2, "NOT_FOUND"),
         (["user", "create", "nobody"], 2, "BAD_REQUEST, input.email"),
