@@ -39,6 +39,7 @@ from manager.models import (
 from manager.reconciler import Reconciler
 from manager.settings import Settings
 from manager.users import Users
+from manager.webui.pages import graphiql_routes
 from proxy_client.client import StorageProxyClient
 from proxy_client.errors import BadRequest, Internal, NotFound, StowageError, Unavailable
 from proxy_client.wire import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
@@ -96,6 +97,7 @@ def create_app(
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
             WebSocketRoute("/graphql", graphql_socket),
+            *(graphiql_routes() if settings.manager.graphiql else ()),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),
             Route("/internal/imports/{task_id:uuid}/authorize", authorize, methods=["POST"]),

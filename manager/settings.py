@@ -30,6 +30,7 @@ class ManagerSection(Section):
         examples=["secrets/manager-database-url"],
     )
     database_pool: int = Field(default=10, ge=2, description="Connections of one manager process.")
+    graphiql: bool = Field(default=True, description="Whether browsers find GraphiQL at `/graphql`.")
 
 
 class StorageProxySection(Section):

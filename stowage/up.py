@@ -142,6 +142,7 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> b
 def _print_where(stack: Stack) -> None:
     print_facts(
         [
+            ("GraphiQL", f"{stack.url}/graphql (in a browser; it asks for the token)"),
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),
             ("Data", stack.dir.path),
@@ -187,6 +188,7 @@ async def _import(stack: Stack, model: str, stopping: asyncio.Event) -> int:
     print_facts(
         [
             ("It lies in", where),
+            ("GraphiQL", f"{stack.url}/graphql (in a browser; it asks for the token)"),
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),
         ]
