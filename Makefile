@@ -46,12 +46,17 @@ fmt: install-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
 docs: install-dev
 	$(BIN)/python -m stowage.reference docs
 
+# Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+# Builds the image and runs docker-compose.yml with a name and a port of its own; skipped where no engine answers.
+compose-test: install-dev
+	@if docker info >/dev/null 2>&1; then STOWAGE_COMPOSE_TEST=1 $(BIN)/python -m pytest tests/compose --timeout 900; \
+	else echo "compose-test: skipped, no container engine answers to docker info"; fi
 
 soak: install-dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
