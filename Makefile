@@ -1,6 +1,6 @@
 # make run    set up, start everything, import one sample model into a folder and stay up (MODEL=org/name for another)
 # make test   set up and pass every test
-# The rest: install, up, check, lint fixes (fmt), docs, compose-test, soak, bench, lock, clean.
+# The rest: install, up, check, lint fixes (fmt), docs, compose-test, soak, lock, clean.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -8,7 +8,7 @@ MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-b
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run up check fmt docs test compose-test soak bench lock clean
+.PHONY: help install install-dev run up check fmt docs test compose-test soak lock clean browser
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -49,12 +49,19 @@ fmt: install-dev
 docs: install-dev
 	$(BIN)/python -m stowage.reference docs
 
+# tests/browser drives Debian's Chromium. With CI set it fails without one, elsewhere it is skipped.
+browser:
+	@[ -n "$$STOWAGE_CHROMIUM" ] || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "no chromium could be installed: tests/browser will be skipped (apt-get install chromium)"
+
 # Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
-test: install-dev
+test: install-dev browser
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # Builds the image and runs docker-compose.yml with a name and a port of its own; skipped where no engine answers.
-compose-test: install-dev
+compose-test: install-dev browser
 	@if docker info >/dev/null 2>&1; then STOWAGE_COMPOSE_TEST=1 $(BIN)/python -m pytest tests/compose --timeout 900; \
 	else echo "compose-test: skipped, no container engine answers to docker info"; fi
 

@@ -116,7 +116,7 @@ async def test_a_list_can_be_narrowed(manager: Manager) -> None:
     person, stranger = await manager.person(), await manager.person()
     await manager.folder(person, "general_1")
     await manager.folder(person, "model", usage_mode=VFolderUsageMode.MODEL)
-    await manager.folder(person, "trashed", status=VFolderStatus.DELETE_PENDING)
+    await manager.folder(person, "trashed", status=VFolderStatus.DELETE_ERROR)
     await manager.folder(person, "outside", unmanaged_path="/data")
     await manager.folder(person, "elsewhere", host="local:other")
     read_only = await manager.folder(stranger, "read-only")
