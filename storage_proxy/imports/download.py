@@ -41,6 +41,9 @@ class DownloadStep:
         await progress.plan(len(plan.files), plan.total_bytes)
         context.step_metadata |= {"plan": plan, "staging": staging, "present": ()}
         if await archive.publishing(plan.task_id):
+            progress.have(plan.total_bytes)
+            for _ in plan.files:
+                progress.file_done()
             return
         await archive.check_conflicts(plan, context.order.on_conflict)
         present = () if context.order.force else tuple(await archive.present_files(plan))
