@@ -248,17 +248,19 @@ class Directory(AbstractStorage):
                 if not area.exists():
                     raise
             area.make()
+            area.claim()
             return area
+
+        area = await _run("opening the staging area", work)
 
         def give_back() -> None:
             # Without the folder there is nothing to give back to.
             with suppress(NotFound), self._root() as root:
-                area = self._area(root, task_id)
                 if area.exists():
                     with area.open() as staging:
                         self._publication(root, area, staging).give_back()
 
-        return DirectoryStaging(await _run("opening the staging area", work), give_back)
+        return DirectoryStaging(area, give_back)
 
     async def reserve(self, needed: int) -> None:
         def work() -> None:
@@ -325,6 +327,7 @@ class Directory(AbstractStorage):
                 if not area.exists() and (manifest := published(root, plan)) is not None:
                     return manifest
                 area.make()
+                area.claim()
                 with area.open() as staging:
                     return self._publication(root, area, staging).run(plan, staged, on_conflict)
 

@@ -125,6 +125,9 @@ class Publication:
         if record is not None and record.kind == "merge" and self._finished(record) is None:
             self._take_back(record)
 
+    def _insist_on_claim(self) -> None:
+        self._area.insist_on_claim(self._staging)
+
     # What an earlier attempt left.
 
     def _load(self) -> Record | None:
@@ -208,9 +211,11 @@ class Publication:
         return manifest
 
     def _write_record(self, record: Record) -> None:
+        self._insist_on_claim()
         fsio.write_file(self._staging, _RECORD, record.model_dump_json().encode(), fsio.PRIVATE)
 
     def _drop_record(self) -> None:
+        self._insist_on_claim()
         fsio.unlink(self._staging, _RECORD)
         fsio.sync_folder(self._staging, "")
 
@@ -242,6 +247,7 @@ class Publication:
         begun = _CHAIN if below else TREE
         try:
             self._chain(record)
+            self._insist_on_claim()
             fsio.rename_new(self._staging, begun, self._root, top)
         except OSError as exc:
             self._unchain(record)
@@ -357,10 +363,12 @@ class Publication:
         *before, manifest = record.moves
         try:
             for move in before:
+                self._insist_on_claim()
                 moves.make(move)
             for folder in record.folders:
                 _sync_folder(destination, folder)
             self._insist_on_all(destination, moves, before, record)
+            self._insist_on_claim()
             moves.make(manifest)
             _sync_folder(destination, MANIFEST_FOLDER)
         except (OSError, Raced):
@@ -387,7 +395,7 @@ class Publication:
                 self._insist_on_nothing_of_theirs(record)
             else:
                 moves = Moves(destination, self._staging, record.manifest.task_id)
-                faults = [fault for move in reversed(record.moves) if (fault := _undo(moves, move))]
+                faults = [fault for move in reversed(record.moves) if (fault := self._undo(moves, move))]
                 for folder in record.folders:
                     with suppress(OSError):
                         fsio.sync_folder(destination, folder)
@@ -397,6 +405,14 @@ class Publication:
             if destination is not None:
                 os.close(destination)
         self._drop_record()
+
+    def _undo(self, moves: Moves, move: Move) -> OSError | None:
+        self._insist_on_claim()
+        try:
+            moves.take_back(move)
+        except OSError as exc:
+            return exc
+        return None
 
     def _insist_on_nothing_of_theirs(self, record: Record) -> None:
         for move in record.moves:
@@ -437,14 +453,6 @@ class Publication:
                         _remove_empty(destination, parents(move.path))
         finally:
             os.close(destination)
-
-
-def _undo(moves: Moves, move: Move) -> OSError | None:
-    try:
-        moves.take_back(move)
-    except OSError as exc:
-        return exc
-    return None
 
 
 def _sync_folder(root: int, path: str) -> None:

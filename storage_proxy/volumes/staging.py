@@ -1,5 +1,6 @@
 """A staging area in a directory: `<.staging of the destination's file system>/<task id>/`, mode 0700.
 
+owner.<name>     who may change anything here: the attempt that opened it last
 plan.json        the import's plan
 journal          what is durable and what it hashes to (see `journal`)
 parts/<hash>     files on their way, named by the hash of their path
@@ -12,10 +13,11 @@ import hashlib
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -28,6 +30,7 @@ from storage_proxy.volumes.paths import check_path, shown
 from storage_proxy.volumes.threads import in_thread, stop_point
 
 TREE = "tree"
+_OWNER = "owner."
 _PARTS = "parts"
 _PLAN = "plan.json"
 _LARGEST_PLAN = 1 << 30  # bytes
@@ -43,6 +46,7 @@ class Area:
         self.path = path
         self.modes = modes
         self.journal = Journal()
+        self._owner = f"{_OWNER}{uuid4().hex}"
 
     @contextmanager
     def open(self) -> Iterator[int]:
@@ -57,6 +61,25 @@ class Area:
         with self.open() as area:
             fsio.make_folders(area, _PARTS, fsio.PRIVATE)
             self.journal.refresh(area)
+
+    def claim(self) -> None:
+        """Let nobody else change anything here, until somebody else claims it."""
+        with self.open() as area:
+            # A rename takes no room: a full disk must not keep anybody from cleaning up.
+            for name, _ in fsio.names(area):
+                if name.startswith(_OWNER):
+                    with suppress(FileNotFoundError):
+                        fsio.rename(area, name, area, self._owner)
+            if fsio.status(area, self._owner) is None:
+                os.close(fsio.create(area, self._owner, fsio.PRIVATE))
+
+    def insist_on_claim(self, area: int) -> None:
+        """Raise `StorageFailure` if somebody claimed it since.
+
+        A worker that stood still for longer than its lease does not know that another one has its import.
+        """
+        if fsio.status(area, self._owner) is None:
+            raise StorageFailure("the import was taken over by another worker")
 
     def exists(self) -> bool:
         """Whether the directory is there."""
@@ -88,6 +111,7 @@ class Area:
         if earlier is not None and earlier.commit != plan.commit:
             raise StorageFailure(f"the staged bytes are of commit {earlier.commit}; discard them first")
         with self.open() as area:
+            self.insist_on_claim(area)
             fsio.write_file(area, _PLAN, plan.model_dump_json().encode(), fsio.PRIVATE)
 
     def digests(self, path: str) -> Digests | None:
@@ -119,6 +143,7 @@ class Area:
     def drop(self, path: str) -> None:
         """Remove a file, finished or partial."""
         with self.open() as area:
+            self.insist_on_claim(area)
             self.journal.record_drop(area, path)
             fsio.remove_tree(area, f"{TREE}/{path}")
             fsio.remove_tree(area, part_of(path))
@@ -205,6 +230,7 @@ class _Part:
     def resume(self) -> int:
         """Open the file, cut it to what is durable, hash that, and return how much it is."""
         with self._area.open() as area:
+            self._area.insist_on_claim(area)
             self._area.journal.refresh(area)
             durable = self._area.journal.offset(self._path)
             try:
@@ -235,6 +261,8 @@ class _Part:
             if not self._sound:
                 raise StorageFailure(f"an earlier write to {shown(self._path)} failed")
             self._sound = False
+            with self._area.open() as area:
+                self._area.insist_on_claim(area)
             for piece in block:
                 fsio.write_all(self._fd, piece)
                 self._hash(piece)
@@ -245,12 +273,14 @@ class _Part:
     def _sync(self) -> None:
         fsio.fdatasync(self._fd)
         with self._area.open() as area:
+            self._area.insist_on_claim(area)
             self._area.journal.record_offset(area, self._path, self.offset)
         self._durable = self.offset
 
     def restart(self) -> None:
         """Begin again at 0."""
         with self._area.open() as area:
+            self._area.insist_on_claim(area)
             self._area.journal.record_offset(area, self._path, 0)
         fsio.truncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
@@ -266,6 +296,7 @@ class _Part:
             found = fsio.digest(self._fd) or found
         target = f"{TREE}/{self._path}"
         with self._area.open() as area:
+            self._area.insist_on_claim(area)
             fsio.make_folders(area, target.rpartition("/")[0], self._area.modes, durable=False)
             fsio.rename(area, part_of(self._path), area, target)
             identity = fsio.Identity.of(os.fstat(self._fd))

@@ -141,7 +141,7 @@ class Site(World):
     def insist_on_success(self, imported: Import, within: float = 60) -> None:
         """Wait for its success and look at what it left."""
         task = self.wait(imported, within)
-        assert (task["status"], task["error"]) == ("SUCCEEDED", None)
+        assert (task["status"], task["error"]) == ("SUCCEEDED", None), task
         assert task["filesDone"] == task["filesTotal"] == len(imported.model.digests)
         assert task["bytesDone"] == task["bytesTotal"]
         imported.insist_on_all()
@@ -149,7 +149,7 @@ class Site(World):
     def insist_on_failure(self, imported: Import, code: str, within: float = 60) -> None:
         """Wait for its failure; nothing of it may be left."""
         task = self.wait(imported, within)
-        assert (task["status"], (task["error"] or {}).get("code")) == ("FAILED", code)
+        assert (task["status"], (task["error"] or {}).get("code")) == ("FAILED", code), task
         imported.insist_on_nothing()
 
     def until(self, condition: Callable[[], object], within: float = 30) -> None:

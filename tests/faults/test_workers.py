@@ -80,6 +80,31 @@ def test_two_workers_at_the_end_of_the_same_files_do_each_other_no_harm(site: Si
     site.insist_on_success(imported)
 
 
+def test_a_worker_that_stood_still_while_it_published_takes_nothing_back(site: Site) -> None:
+    site.more_workers()
+    folder = site.folder()
+    (folder.path / "own.txt").write_text("mine")
+    files: Files = {f"{number % 40}/{number}.txt": f"{number}".encode() for number in range(1500)}
+    with site.held_at("NEW.publishing AND NOT OLD.publishing") as reached:
+        imported = site.start(files, folder=folder, path="/")
+        site.until(reached)
+        holder = site.holder(imported)
+    # Seen to have moved something, it is stopped before it has moved everything.
+    site.until(lambda: next(folder.path.glob("*/*.txt"), None))
+    os.kill(holder, signal.SIGSTOP)
+    assert not list(folder.path.glob(".stowage/*"))
+    try:
+        pass_on(site, imported, holder)
+        site.until(lambda: list(folder.path.glob(".stowage/*")))
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    assert site.wait(imported)["status"] == "SUCCEEDED"
+    time.sleep(1.0)
+    assert (folder.path / "own.txt").read_text() == "mine"
+    (folder.path / "own.txt").unlink()
+    site.insist_on_success(imported)
+
+
 def test_a_worker_that_stands_still_in_a_write_to_the_database_holds_nobody_up(site: Site) -> None:
     site.more_workers()
     with site.held_at("NEW.step = 'verify' AND OLD.step = 'download'") as reached:

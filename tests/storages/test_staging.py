@@ -157,6 +157,29 @@ def test_a_part_longer_than_the_whole_file_begins_again(mount: Path) -> None:
     asyncio.run(go_on())
 
 
+async def test_who_opens_it_next_takes_it_over(mount: Path) -> None:
+    # A worker that stood still longer than its lease goes on as if nothing had happened.
+    late = await staging_in(mount)
+    writer = late.open_writer("a/big", len(DATA))
+    await writer.__aenter__()
+    await writer.write(DATA[:MIB])
+    mine = await staging_in(mount)
+    async with mine.open_writer("a/big", len(DATA)) as successor:
+        with pytest.raises(StorageFailure, match="another worker"):
+            await writer.finish()
+        with pytest.raises(StorageFailure, match="another worker"):
+            await writer.restart()
+        with pytest.raises(StorageFailure, match="another worker"):
+            await late.drop("a/big")
+        with pytest.raises(StorageFailure, match="another worker"):
+            await late.open_writer("b", 1).__aenter__()
+        await finish(successor)
+    with suppress(StorageFailure):
+        await writer.__aexit__(None, None, None)
+    assert (area(mount) / "tree" / "a" / "big").read_bytes() == DATA
+    assert await mine.digests("a/big") == digests_of(DATA)
+
+
 async def test_leaving_without_finish_keeps_every_byte(mount: Path) -> None:
     staging = await staging_in(mount)
     with suppress(ConnectionResetError):
@@ -212,7 +235,8 @@ async def test_the_plan_is_kept_and_another_commits_is_refused(mount: Path) -> N
     assert await staging.load_plan() is None
     plan = Model({"a": b"1", "ümlaut": b""}).plan("a/b")
     await staging.save_plan(plan)
-    assert await (await staging_in(mount)).load_plan() == plan
+    staging = await staging_in(mount)
+    assert await staging.load_plan() == plan
     await staging.save_plan(plan)
     with pytest.raises(StorageFailure, match="discard"):
         await staging.save_plan(Model({"a": b"2"}).plan("a/b"))
