@@ -135,7 +135,7 @@ class Surveyor:
         self._survey = Survey()
         self._folders: dict[str, bool] = {}
         self._own: dict[str, list[ManifestFile]] = {}
-        self._others: dict[str, str] = {}
+        self._others: dict[str, list[tuple[ManifestFile, str]]] = {}
         self._inodes: set[int] = set()
 
     def survey(self, staged: Mapping[str, ManifestFile] | None) -> Survey:
@@ -145,7 +145,7 @@ class Surveyor:
             self._classify(file, staged)
         self._classify_manifest()
         planned = {file.path for file in self._plan.files}
-        for path in self._own.keys() - planned - self._others.keys():
+        for path in self._own.keys() - planned:
             self._classify_gone(path)
         return self._survey
 
@@ -160,7 +160,8 @@ class Surveyor:
             if manifest is None:
                 continue
             if manifest.artifact != self._plan.model_id:
-                self._others |= {file.path: manifest.artifact for file in manifest.files}
+                for file in manifest.files:
+                    self._others.setdefault(file.path, []).append((file, manifest.artifact))
                 continue
             for file in manifest.files:
                 self._own.setdefault(file.path, []).append(file)
@@ -219,8 +220,9 @@ class Surveyor:
     def _classify_regular(
         self, file: PlannedFile, found: os.stat_result, staged: ManifestFile | None, at_hand: bool
     ) -> None:
-        path, other = file.path, self._others.get(file.path)
+        path = file.path
         digests = self._digests(path, found, {file.size})
+        other = self._other_owner(path, digests)
         same = digests is not None and file.matches(digests)
         if same and staged is not None and digests is not None:
             same = digests.sha256 == staged.sha256
@@ -244,7 +246,8 @@ class Surveyor:
 
     def _digests(self, path: str, found: os.stat_result, sizes: set[int]) -> Digests | None:
         """Hash a file, if its size alone does not say already that nobody knows it."""
-        if found.st_size not in sizes | {file.size for file in self._own.get(path, ())}:
+        listed = [*self._own.get(path, ()), *(file for file, _ in self._others.get(path, ()))]
+        if found.st_size not in sizes | {file.size for file in listed}:
             return None
         return read_digests(self._destination, path, self._journal, self._area)
 
@@ -254,6 +257,13 @@ class Surveyor:
             return False
         listed = [file for file in self._own.get(path, ()) if file.sha256 == digests.sha256]
         return bool(listed) and not any(file.preexisting for file in listed)
+
+    def _other_owner(self, path: str, digests: Digests | None) -> str | None:
+        """Return the other model whose manifest lists these very bytes."""
+        if digests is None:
+            return None
+        listed = self._others.get(path, ())
+        return next((artifact for file, artifact in listed if file.sha256 == digests.sha256), None)
 
     def _classify_manifest(self) -> None:
         path = manifest_path(self._plan.model_id, self._plan.revision)
@@ -279,5 +289,6 @@ class Surveyor:
         # A file system that ignores case shows a planned file under its old name too.
         if found is None or not stat.S_ISREG(found.st_mode) or found.st_ino in self._inodes:
             return
-        if self._is_ours(path, self._digests(path, found, set())):
+        digests = self._digests(path, found, set())
+        if self._is_ours(path, digests) and self._other_owner(path, digests) is None:
             self._survey.removes.append(Found(path, fsio.Identity.of(found)))

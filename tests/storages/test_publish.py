@@ -187,6 +187,24 @@ async def test_another_models_file_is_in_the_way_even_with_the_same_bytes(place:
     assert files_of(place.root) == {"config.json": b"{}", "weights/model.bin": b"w", "other.bin": b"o"}
 
 
+async def test_another_model_owns_a_path_only_while_its_bytes_lie_there(place: Storage) -> None:
+    await Model({"readme": b"one", "gone": b"one"}, model_id="org/one").bring(place.storage, "/")
+    await Model({"readme": b"two", "gone": b"two"}).bring(place.storage, "/", OVERWRITE)
+    await Model({"readme": b"two, changed"}).bring(place.storage, "/")
+    assert files_of(place.root) == {"readme": b"two, changed"}
+    message = await conflict(place, Model({"readme": b"new"}, model_id="org/one"), "/")
+    assert "'readme' (it belongs to org/model)" in message
+
+
+async def test_what_a_user_wrote_over_another_models_file_is_the_users(place: Storage) -> None:
+    await OTHER.bring(place.storage, "/")
+    put(place.root, {"config.json": b"mine"})
+    assert "'config.json' (it was not imported)" in await conflict(place, MODEL, "/")
+    put(place.root, {"config.json": b"[wanted]"})
+    manifest = await Model({"config.json": b"[wanted]"}).bring(place.storage, "/")
+    assert preexisting(manifest) == {"config.json"}
+
+
 async def test_overwrite_replaces_files_and_links_but_never_a_target(place: Storage, tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"target")
     put(place.root, {"config.json": b"mine", "mine": b"m"})
