@@ -1,6 +1,8 @@
 """The wire contract over HTTP: decode, one call, encode."""
 
 import asyncio
+import contextlib
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -12,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from proxy_client.errors import BadRequest, Internal, StowageError, Unavailable
+from proxy_client.errors import BadRequest, Internal, SourceUnavailable, StowageError, Unavailable
 from proxy_client.wire import (
+    MODEL_ID_PATTERN,
     ArtifactStorageInfo,
     ErrorBody,
     ImportAccepted,
@@ -35,6 +38,9 @@ MAX_BODY_BYTES = 1 << 20
 KEEPALIVE_SECONDS = 10.0
 WORKER_SILENCE_SECONDS = 10.0
 MAX_SEARCH_LIMIT = 100
+# Below the 30 seconds that the manager waits.
+INTERACTIVE_SECONDS = 20.0
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 B = TypeVar("B", bound=BaseModel)
 Endpoint = Callable[[Site, Request], Awaitable[Response]]
@@ -70,7 +76,7 @@ async def import_events(site: Site, request: Request) -> Response:
     An event is the present state of one import; states in between may be left out, the last one never is.
     """
     last = request.headers.get("last-event-id", "0")
-    if not last.isdigit():
+    if not _NUMBER.fullmatch(last):
         raise BadRequest(
             "Last-Event-ID is the number of the last event that was received", field="Last-Event-ID"
         )
@@ -93,7 +99,7 @@ async def _events(site: Site, sequence: int) -> AsyncIterator[str]:
     except Unavailable:
         log.warning("an event stream ends: the database is away")
     finally:
-        await asyncio.shield(signal.aclose())
+        signal.close()
 
 
 # Volumes and vfolders.
@@ -156,17 +162,39 @@ async def search_models(site: Site, request: Request) -> Response:
     """`GET /registries/{registry}/models?search=&limit=&sort=`."""
     registry = site.pipeline.registry(request.path_params["registry"])
     limit = request.query_params.get("limit", "20")
-    if not limit.isdigit() or not 1 <= int(limit) <= MAX_SEARCH_LIMIT:
+    if not _NUMBER.fullmatch(limit) or not 1 <= int(limit) <= MAX_SEARCH_LIMIT:
         raise BadRequest(f"limit is a number from 1 to {MAX_SEARCH_LIMIT}", field="limit")
     search, sort = request.query_params.get("search"), request.query_params.get("sort")
-    return _encode(await registry.search(search, limit=int(limit), sort=sort))
+    async with _answered_in_time():
+        return _encode(await registry.search(search, limit=int(limit), sort=sort))
 
 
 async def get_model(site: Site, request: Request) -> Response:
     """`GET /registries/{registry}/models/{org}/{name}?revision=`."""
     registry = site.pipeline.registry(request.path_params["registry"])
     model_id = f"{request.path_params['org']}/{request.path_params['name']}"
-    return _encode(await registry.get_model(model_id, request.query_params.get("revision")))
+    revision = request.query_params.get("revision")
+    # Names that a URL would resolve to another place of the registry, where our token goes along.
+    if not re.fullmatch(MODEL_ID_PATTERN, model_id):
+        raise BadRequest(
+            "a model's name is ORG/NAME, each of letters, digits, '.', '_' and '-'", field="model_id"
+        )
+    if revision is not None and (revision in {"", ".", ".."} or not revision.isprintable()):
+        raise BadRequest("a revision is the name of a branch or tag, or a commit", field="revision")
+    async with _answered_in_time():
+        return _encode(await registry.get_model(model_id, revision))
+
+
+@contextlib.asynccontextmanager
+async def _answered_in_time() -> AsyncIterator[None]:
+    """Blame the registry before the manager, who waits for this answer, blames the proxy."""
+    try:
+        async with asyncio.timeout(INTERACTIVE_SECONDS):
+            yield
+    except TimeoutError as exc:
+        raise SourceUnavailable(
+            f"the registry gave no answer within {INTERACTIVE_SECONDS:.0f} seconds; try again later"
+        ) from exc
 
 
 # Health.
@@ -190,6 +218,11 @@ async def readyz(site: Site, _request: Request) -> Response:
             await volume.info()
         except StowageError:
             reasons.append(f"volume {volume.name} cannot be read")
+    for storage in site.storage_pool:
+        try:
+            await storage.reserve(0)
+        except StowageError as exc:
+            reasons.append(f"artifact storage {storage.name} cannot be used ({exc.code})")
     return JSONResponse(
         {
             "ready": not reasons,

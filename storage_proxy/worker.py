@@ -95,6 +95,9 @@ class Worker:
                 await self.site.jobs.adopt_orphans(manager.queue_manager_id)
             except DATABASE_AWAY:
                 log.warning("the database is away; dead workers' imports are looked for later")
+            except Exception:
+                # One round ends here. Without the next ones this worker would look dead, and adopt nobody's imports.
+                log.exception("dead workers' imports could not be looked for")
             await asyncio.sleep(ADOPT_SECONDS)
 
     async def _handle(self, job: Job, context: Context, holder: UUID) -> None:
@@ -118,7 +121,13 @@ class Worker:
 
         Raises `LeaseLost` if it is to go on without this worker's word.
         """
-        progress = ImportProgress(self.site.jobs, attempt.order.task_id, attempt.fence)
+        task_id, fence = attempt.order.task_id, attempt.fence
+        if attempt.published:
+            # Only the word was missing; the counters are those of the attempt that published.
+            await self._discard(attempt)
+            await _outlast(lambda: self.site.jobs.finish(task_id, fence, ImportState.SUCCEEDED, {}))
+            return True
+        progress = ImportProgress(self.site.jobs, task_id, fence)
         state, fault = ImportState.CANCELLED, None
         if not attempt.cancel_requested or attempt.publishing:
             self._running.add(scope)
@@ -137,7 +146,7 @@ class Worker:
             await _outlast(lambda: _fenced(progress))
             await self._discard(attempt)
         changes = {**progress.final(), "error": fault}
-        await _outlast(lambda: self.site.jobs.finish(attempt.order.task_id, attempt.fence, state, changes))
+        await _outlast(lambda: self.site.jobs.finish(task_id, fence, state, changes))
         log.info("import ended", state=state.value, code=fault.code if fault else None)
         return True
 

@@ -59,7 +59,7 @@ async def served(app: Starlette, listener: socket.socket) -> AsyncIterator[None]
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
+    while not server.started:
         await asyncio.sleep(0.01)
     try:
         yield

@@ -1,8 +1,9 @@
 """DOWNLOAD: everything of the pinned commit that the destination does not hold yet, into a staging area."""
 
+import time
 from dataclasses import dataclass
 
-from proxy_client.errors import DigestMismatch, SourceError, SourceInvalid, SourceUnavailable
+from proxy_client.errors import DigestMismatch, SourceInvalid, SourceUnavailable
 from proxy_client.wire import ArtifactStorageImportStep
 from storage_proxy.concurrency import side_by_side
 from storage_proxy.imports.context import ImportStepContext
@@ -136,36 +137,39 @@ class _Transfer:
 
     async def _receive(self, file: PlannedFile) -> Digests:
         patience = Patience(self.settings.transfer, self.settings.transfer.retries)
+        floor = RateFloor(self.settings.transfer)
         async with self.staging.open_writer(file.path, file.size) as writer:
             self.progress.have(writer.offset)
             furthest = writer.offset
             while writer.offset < file.size:
                 try:
-                    await self._stream(file, writer)
+                    await self._stream(file, writer, floor)
                 except SourceUnavailable as fault:
-                    await self._wait(patience, fault, progressed=writer.offset > furthest)
+                    if patience.progressed(writer.offset - furthest):
+                        furthest = writer.offset
+                    await patience.wait(fault)
                 except SourceInvalid as fault:
                     # What came may be anything: nothing of this file is kept.
                     await self._restart(writer)
-                    await self._wait(patience, fault, progressed=False)
-                furthest = max(furthest, writer.offset)
+                    await patience.wait(fault)
             return await writer.finish()
 
-    async def _stream(self, file: PlannedFile, writer: StagedWriter) -> None:
-        floor = RateFloor(self.settings.transfer)
+    async def _stream(self, file: PlannedFile, writer: StagedWriter, floor: RateFloor) -> None:
         async with self.registry.open_file(
             self.plan.model_id, self.plan.commit, file, writer.offset
         ) as stream:
             if stream.offset != writer.offset:
                 await self._restart(writer)
+            asked = time.monotonic()
             async for chunk in stream.chunks:
+                floor.count(len(chunk), time.monotonic() - asked)
                 if writer.offset + len(chunk) > file.size:
                     raise SourceInvalid(
                         f"the registry sends more than the {file.size} bytes it states for {file.path}"
                     )
                 await writer.write(chunk)
                 self.progress.received(len(chunk))
-                floor.count(len(chunk))
+                asked = time.monotonic()
         if writer.offset < file.size:
             raise SourceUnavailable(
                 f"the registry ended {file.path} after {writer.offset} of {file.size} bytes"
@@ -174,9 +178,3 @@ class _Transfer:
     async def _restart(self, writer: StagedWriter) -> None:
         self.progress.have(-writer.offset)
         await writer.restart()
-
-    @staticmethod
-    async def _wait(patience: Patience, fault: SourceError, *, progressed: bool) -> None:
-        if progressed:
-            patience.refill()
-        await patience.wait(fault)

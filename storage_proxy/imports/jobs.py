@@ -14,7 +14,7 @@ Every change takes the next number of one sequence under one lock, so numbers be
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -52,6 +52,7 @@ DATABASE_AWAY = (
 )
 # A process that stands still in a transaction keeps the lock that every change of any import needs.
 IDLE_SECONDS = 5.0
+ACQUIRE_SECONDS = 5.0
 PAGE = 500
 
 
@@ -100,14 +101,21 @@ class Attempt:
     number: int
     commit: str | None
     publishing: bool
+    published: bool
     cancel_requested: bool
 
 
 class ImportJobs:
     """The imports of one proxy. Use `open`; every method may be called from several processes at once."""
 
-    def __init__(self, pool: asyncpg.Pool, schema: str) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, connect: Callable[[], Awaitable[asyncpg.Connection]], schema: str
+    ) -> None:
         self._pool = pool
+        self._connect = connect
+        self._listening = asyncio.Lock()
+        self._listener: asyncpg.Connection | None = None
+        self._signals: set[ChangeSignal] = set()
         self._schema = schema
         self._queue = engine_settings(schema).queue_table
         self.channel = f"{schema}_imports"
@@ -116,22 +124,24 @@ class ImportJobs:
     @asynccontextmanager
     async def open(cls, database_url: str, schema: str, *, connections: int = 5) -> AsyncIterator[Self]:
         """Connect, lazily: a database that is down raises at the first use, not here."""
-        pool = asyncpg.create_pool(
-            database_url,
-            min_size=0,
-            max_size=connections,
-            max_inactive_connection_lifetime=60.0,
-            command_timeout=30.0,
-            timeout=5.0,
-            server_settings={
+        details: dict[str, Any] = {
+            "command_timeout": 30.0,
+            "timeout": 5.0,
+            "server_settings": {
                 "search_path": schema,
                 "application_name": "stowage-proxy",
                 "idle_in_transaction_session_timeout": str(round(IDLE_SECONDS * 1000)),
             },
+        }
+        pool = asyncpg.create_pool(
+            database_url, min_size=0, max_size=connections, max_inactive_connection_lifetime=60.0, **details
         )
+        jobs = cls(await pool, lambda: asyncpg.connect(database_url, **details), schema)
         try:
-            yield cls(await pool, schema)
+            yield jobs
         finally:
+            if jobs._listener is not None:
+                jobs._listener.terminate()
             pool.terminate()
 
     # What the API does.
@@ -163,7 +173,7 @@ class ImportJobs:
     async def report(self, task_id: UUID) -> ImportReport:
         """Return the state of one import. Raises `NotFound`."""
         with _translated():
-            row = await self._pool.fetchrow("SELECT * FROM imports WHERE task_id = $1", task_id)
+            row = await self._ask("fetchrow", "SELECT * FROM imports WHERE task_id = $1", task_id)
         if row is None:
             raise NotFound(f"there is no import {task_id}", field="task_id")
         return _report(row)
@@ -196,27 +206,41 @@ class ImportJobs:
         """
         changed = "SELECT * FROM imports WHERE sequence > $1 ORDER BY sequence LIMIT $2"
         with _translated():
-            rows = await self._pool.fetch(changed, sequence, PAGE)
+            rows = await self._ask("fetch", changed, sequence, PAGE)
         return [_report(row) for row in rows]
 
     async def newest(self) -> int:
         """Return the number of the newest change, 0 if there was none."""
         with _translated():
-            return int(await self._pool.fetchval("SELECT coalesce(max(sequence), 0) FROM imports"))
+            return int(await self._ask("fetchval", "SELECT coalesce(max(sequence), 0) FROM imports"))
 
     async def live_workers(self, within: float) -> int:
         """Count the workers that were seen in the last `within` seconds."""
         seen = "SELECT count(*) FROM workers WHERE seen_at > now() - make_interval(secs => $1)"
         with _translated():
-            return int(await self._pool.fetchval(seen, within))
+            return int(await self._ask("fetchval", seen, within))
 
     async def listen(self) -> "ChangeSignal":
-        """Open a connection that hears of every change. The caller closes it."""
-        with _translated():
-            connection = await self._pool.acquire()
-            signal = ChangeSignal(self._pool, connection)
-            await connection.add_listener(self.channel, signal.heard)
+        """Hear of every change from now on. All listeners share one connection; each is closed by its caller."""
+        async with self._listening:
+            if self._listener is None:
+                with _translated():
+                    listener = await self._connect()
+                    listener.add_termination_listener(self._listener_lost)
+                    await listener.add_listener(self.channel, self._heard)
+                self._listener = listener
+            signal = ChangeSignal(self._signals.discard)
+            self._signals.add(signal)
         return signal
+
+    def _heard(self, *_: object) -> None:
+        for signal in self._signals:
+            signal.wake()
+
+    def _listener_lost(self, *_: object) -> None:
+        self._listener = None
+        for signal in self._signals:
+            signal.lose()
 
     # What a worker does.
 
@@ -241,6 +265,7 @@ class ImportJobs:
             number=row["attempts"],
             commit=row["commit"],
             publishing=row["publishing"],
+            published=row["published"],
             cancel_requested=row["cancel_requested"],
         )
 
@@ -267,7 +292,7 @@ class ImportJobs:
         held = """SELECT cancel_requested, publishing FROM imports
             WHERE task_id = $1 AND fence = $2 AND finished_at IS NULL"""
         with _translated():
-            row = await self._pool.fetchrow(held, task_id, fence)
+            row = await self._ask("fetchrow", held, task_id, fence)
         _check(row)
 
     async def begin_publishing(self, task_id: UUID, fence: int) -> None:
@@ -300,11 +325,11 @@ class ImportJobs:
         released = """UPDATE imports SET held_by = NULL, attempts = greatest(attempts - $3, 0)
             WHERE task_id = $1 AND fence = $2"""
         with _translated():
-            await self._pool.execute(released, task_id, fence, int(forgiven))
+            await self._ask("execute", released, task_id, fence, int(forgiven))
 
     async def adopt_orphans(self, worker_id: UUID) -> None:
         """Tell that this worker lives, free the jobs of dead ones, and queue open imports that have no job."""
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
             await connection.execute(
                 """INSERT INTO workers (id, host, pid) VALUES ($1, $2, $3)
                    ON CONFLICT (id) DO UPDATE SET seen_at = now()""",
@@ -333,7 +358,7 @@ class ImportJobs:
     @asynccontextmanager
     async def queue_manager(self) -> AsyncIterator[tuple[QueueManager, asyncio.Event]]:
         """Yield PgQueuer's loop on a connection of its own, and an event that is set when that connection is lost."""
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _connection: lost.set())
             queries = engine_queries(connection, self._schema)
@@ -349,6 +374,11 @@ class ImportJobs:
                 # Closed, not returned: the lock and the listeners go with it.
                 connection.terminate()
 
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        """Run one statement on a free connection; asyncpg itself would wait for one without end."""
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            return await getattr(connection, method)(*arguments)
+
     async def _enqueue(self, connection: asyncpg.Connection, task_id: UUID) -> None:
         queries = engine_queries(connection, self._schema)
         (job,) = await queries.enqueue(
@@ -359,7 +389,7 @@ class ImportJobs:
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[asyncpg.Connection]:
         with _translated():
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1), 0)", self.channel)
                 yield connection
                 await connection.execute("SELECT pg_notify($1, '')", self.channel)
@@ -368,19 +398,18 @@ class ImportJobs:
 class ChangeSignal:
     """Wakes whoever waits for the next change of any import."""
 
-    def __init__(self, pool: asyncpg.Pool, connection: Any) -> None:
-        self._pool = pool
-        self._connection = connection
+    def __init__(self, forget: Callable[["ChangeSignal"], None]) -> None:
+        self._forget = forget
         self._event = asyncio.Event()
         self._lost = False
-        connection.add_termination_listener(self._end)
 
-    def _end(self, *_: object) -> None:
-        self._lost = True
+    def wake(self) -> None:
+        """Tell of a change."""
         self._event.set()
 
-    def heard(self, *_: object) -> None:
-        """Take a notification."""
+    def lose(self) -> None:
+        """Tell that changes may be missed from now on."""
+        self._lost = True
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
@@ -397,10 +426,9 @@ class ChangeSignal:
         self._event.clear()
         return True
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Stop hearing."""
-        self._connection.terminate()
-        await self._pool.release(self._connection)
+        self._forget(self)
 
 
 @contextmanager

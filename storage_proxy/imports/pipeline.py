@@ -72,6 +72,7 @@ class ImportPipeline:
             await verify.run(context, progress)
         await progress.enter(archive.step)
         await archive.run(context, progress)
+        await progress.published()
         await self.discard(context)
 
     async def discard(self, context: ImportStepContext) -> None:

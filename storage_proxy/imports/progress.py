@@ -71,6 +71,10 @@ class ImportProgress:
         """Pass the point of no return. Raises `CancelRequested` or `LeaseLost`."""
         await self._outlast(lambda: self._jobs.begin_publishing(self._task_id, self._fence))
 
+    async def published(self) -> None:
+        """Report that everything is visible: from here on the import can only succeed."""
+        await self._insist({**self._counters(), "published": True})
+
     async def held(self) -> None:
         """Raise `LeaseLost` or `CancelRequested` if this attempt should end."""
         await self._jobs.check(self._task_id, self._fence)

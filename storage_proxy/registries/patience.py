@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,8 +24,8 @@ def retry_after_seconds(header: str | None) -> float | None:
     """Read a Retry-After header (RFC 9110, 10.2.3): seconds, or an HTTP date; None if there is none to read."""
     if header is None:
         return None
-    if header.strip().isdigit():
-        return float(header.strip())
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", header):
+        return float(header)
     try:
         moment = parsedate_to_datetime(header)
     except ValueError:
@@ -35,15 +36,23 @@ def retry_after_seconds(header: str | None) -> float | None:
 
 @dataclass
 class Patience:
-    """A budget of retries that is full again after every progress."""
+    """A budget of retries that is full again after every progress worth the name."""
 
     settings: TransferSection
     retries: int
     used: int = field(default=0, init=False)
+    _since: float = field(default_factory=time.monotonic, init=False)
 
-    def refill(self) -> None:
-        """Begin anew: there was progress."""
-        self.used = 0
+    def progressed(self, received: int) -> bool:
+        """Begin anew if `received` bytes since the last time are at least the minimum rate; return whether they are.
+
+        A source that sends a byte and hangs up makes progress too, and would be asked for ever.
+        """
+        now = time.monotonic()
+        if received <= 0 or received < self.settings.minimum_rate * (now - self._since):
+            return False
+        self.used, self._since = 0, now
+        return True
 
     async def wait(self, fault: SourceError) -> None:
         """Sleep before the next try, full jitter from 0.5 to 30 seconds by default, or as Retry-After says.
@@ -64,21 +73,21 @@ class Patience:
 
 
 class RateFloor:
-    """Cuts a transfer whose rate over the window stays below the minimum."""
+    """Cuts a transfer whose source stays below the minimum rate over the window. Only waiting for the source counts."""
 
     def __init__(self, settings: TransferSection) -> None:
         self._settings = settings
-        self._since = time.monotonic()
+        self._waited = 0.0
         self._bytes = 0
 
-    def count(self, received: int) -> None:
-        """Add received bytes; raises `SourceUnavailable` at the end of a window that was too slow."""
+    def count(self, received: int, waited: float) -> None:
+        """Add bytes and the seconds that the source took for them; raises `SourceUnavailable` after a slow window."""
         self._bytes += received
-        elapsed = time.monotonic() - self._since
-        if elapsed < self._settings.rate_window:
+        self._waited += waited
+        if self._waited < self._settings.rate_window:
             return
-        if self._bytes < self._settings.minimum_rate * elapsed:
+        if self._bytes < self._settings.minimum_rate * self._waited:
             raise SourceUnavailable(
                 f"the registry sent less than {self._settings.minimum_rate} bytes per second"
             )
-        self._since, self._bytes = time.monotonic(), 0
+        self._waited, self._bytes = 0.0, 0

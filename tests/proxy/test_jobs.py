@@ -9,9 +9,10 @@ import pytest
 from pgqueuer.domain.models import Context, Job
 
 from migrations import migrate_proxy
-from proxy_client.errors import Conflict, NotFound
+from proxy_client.errors import Conflict, NotFound, Unavailable
 from proxy_client.wire import ImportOrder, ImportState
 from storage_proxy.imports.jobs import CancelRequested, ImportJobs, LeaseLost
+from tests.conftest import PostgresServer
 
 pytestmark = pytest.mark.anyio
 SCHEMA = "stowage_proxy"
@@ -149,7 +150,31 @@ async def test_a_change_wakes_the_listener(jobs: ImportJobs) -> None:
         await jobs.accept(order())
         assert await signal.wait(5)
     finally:
-        await signal.aclose()
+        signal.close()
+
+
+async def test_any_number_of_listeners_leaves_room_for_requests(jobs: ImportJobs) -> None:
+    signals = [await jobs.listen() for _ in range(20)]
+    await asyncio.wait_for(jobs.accept(order()), 10)
+    assert all([await signal.wait(5) for signal in signals])
+    for signal in signals:
+        signal.close()
+
+
+async def test_a_lost_listener_says_so_and_the_next_one_hears_again(
+    jobs: ImportJobs, postgres_server: PostgresServer
+) -> None:
+    signal = await jobs.listen()
+    postgres_server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    )
+    with pytest.raises(Unavailable):
+        await signal.wait(10)
+    signal.close()
+    again = await jobs.listen()
+    await jobs.accept(order())
+    assert await again.wait(5)
+    again.close()
 
 
 async def test_the_job_of_a_dead_worker_is_free_at_once(jobs: ImportJobs) -> None:
