@@ -18,9 +18,13 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or the one that STOWAGE_CHROMIUM names."""
+    """Debian's Chromium, or the one that STOWAGE_CHROMIUM names.
+
+    A module's, not the session's: Playwright keeps an event loop running in this thread for as long, and no test
+    could run another one.
+    """
     binary = (
         os.environ.get("STOWAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     )

@@ -215,7 +215,7 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
-        while not self.should_exit:  # noqa: ASYNC110 -- set from another thread
+        while not self.should_exit:
             await asyncio.sleep(0.005)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -299,7 +299,7 @@ class _Front:
             return rule in self.hub._rules and not connection.is_closing()
 
         ready = time.monotonic() + rule.delay
-        while time.monotonic() < ready and holds():  # noqa: ASYNC110 -- the client may be gone first
+        while time.monotonic() < ready and holds():
             await asyncio.sleep(min(0.02, max(0.0, ready - time.monotonic())))
         if rule.hang_up:
             connection.close()
@@ -421,7 +421,7 @@ class _Faults:
                 await mark[1]()
 
     async def _stall(self) -> None:
-        while self.holds():  # noqa: ASYNC110 -- the rule is cleared in another thread
+        while self.holds():
             await asyncio.sleep(0.01)
 
     async def _drop(self) -> None:

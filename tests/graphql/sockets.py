@@ -23,7 +23,7 @@ PATIENCE = 20
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 -- what is waited for rings no bell
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -253,7 +253,7 @@ async def test_a_listener_that_died_without_a_word_is_replaced(
 
 async def until_listening(manager: Manager, number: int) -> None:
     async with asyncio.timeout(PATIENCE):
-        while len(await listeners_of(manager)) != number:  # noqa: ASYNC110 -- another process counts them
+        while len(await listeners_of(manager)) != number:
             await asyncio.sleep(0.01)
 
 
