@@ -194,7 +194,14 @@ def _check_targets(targets: Sequence[tuple[str, str | None]]) -> None:
 
 
 def _is_version(text: str) -> bool:
-    return 1 <= len(text) <= _LONGEST_VERSION and text.isprintable()
+    """Whether the name can stand in a URL and name a folder as it is. No name that git allows is refused."""
+    return (
+        len(text) <= _LONGEST_VERSION
+        and text.isprintable()
+        and text == text.strip()
+        and "\\" not in text
+        and all(part and not part.startswith(".") for part in text.split("/"))
+    )
 
 
 async def _all_of(looks: Iterable[Any]) -> list[Any]:

@@ -120,6 +120,15 @@ async def test_an_unknown_model_or_revision_is_named(world: World) -> None:
         assert refusal.value.field == "input.models[1]"
 
 
+@pytest.mark.parametrize("name", ["..", "a/../b", "a\n"])
+async def test_a_revision_that_is_no_name_is_the_registrys_fault(world: World, name: str) -> None:
+    offer(world, "org/new", **{name: "one"})
+    before = await world.rows()
+    with pytest.raises(errors.SourceInvalid):
+        await scan(world, ("org/new", None))
+    assert await world.rows() == before
+
+
 async def test_a_commit_that_is_none_is_the_registrys_fault(world: World) -> None:
     offer(world, "org/new", main="one")
     broken = RegistryRevision(name="main", commit="<html>")
@@ -146,6 +155,16 @@ async def test_a_bad_target_is_refused(world: World) -> None:
         with pytest.raises(errors.BadRequest) as refusal:
             await scan(world, *targets)
         assert refusal.value.field == field
+    assert world.near.asked_models == []
+
+
+@pytest.mark.parametrize(
+    "name", [".", "..", "a/../b", "a/./b", "a//b", "/a", "a/", " a", "a ", "a\\b", ".stowage", "a\u200bb"]
+)
+async def test_what_names_no_revision_is_refused_before_the_proxy_is_asked(world: World, name: str) -> None:
+    with pytest.raises(errors.BadRequest) as refusal:
+        await scan(world, ("org/x", "main"), ("org/x", name))
+    assert refusal.value.field == "input.models[1].revision"
     assert world.near.asked_models == []
 
 
