@@ -1,8 +1,6 @@
 """importTaskUpdated over real sockets, with changes that come as a proxy's reports."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
@@ -13,10 +11,11 @@ import pytest
 from sqlalchemy import event, text, update
 
 from manager import changes
+from manager.db import Database
 from manager.graphql import socket, subscriptions
 from manager.graphql.ids import global_id
 from manager.models import ApiToken, ImportTask, ImportTaskStatus
-from manager.tasks import lock_tasks
+from manager.tasks import CHANNEL, lock_tasks
 from proxy_client.wire import ImportReport, ImportState
 from tests.graphql.served import COMMIT, Manager
 from tests.graphql.sockets import PATIENCE, WATCH, Served, serve, until
@@ -202,8 +201,8 @@ async def test_a_lost_listener_is_replaced_and_what_it_missed_is_told(
     async with served.signed_in() as client:
         await client.subscribe("a", WATCH, task=str(task.id))
         assert await client.next("a") == update_of("PENDING", 0)
+        await until_listening(manager, 1)
         listeners = await terminate_listeners(manager)
-        assert len(listeners) == 1
         # Nobody listens now.
         await report(manager, task.id, 1)
         assert await client.next("a") == update_of("RUNNING", 1)
@@ -229,26 +228,34 @@ async def listeners_of(manager: Manager) -> list[int]:
 async def test_a_listener_that_died_without_a_word_is_replaced(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PROBE_INTERVAL", "PROBE_TIMEOUT", "RETRY_DELAY"):
-        monkeypatch.setattr(changes, name, 0.1)
+    monkeypatch.setattr(changes, "PROBE_INTERVAL", 0.1)
+    monkeypatch.setattr(changes, "PROBE_TIMEOUT", 1.0)
+    monkeypatch.setattr(changes, "RETRY_DELAY", 0.1)
     task = await a_new_task(manager)
-    await until_listening(manager, 1)
-    (other,) = await listeners_of(manager)
-    following = changes.TaskChanges(manager.database)
+    database = Database(manager.settings.manager.database_file.read_text())
+    opened: list[Any] = []
+    event.listen(
+        database._alone.sync_engine, "connect", lambda dbapi, _record: opened.append(dbapi.driver_connection)
+    )
+    following = changes.TaskChanges(database)
     running = asyncio.create_task(following.run())
     follower = following.follow(task.id)
-    assert (await anext(follower)).files_done == 0
-    await until_listening(manager, 2)
-    (pid,) = set(await listeners_of(manager)) - {other}
-    os.kill(pid, signal.SIGSTOP)
     try:
-        await report(manager, task.id, 1)
         async with asyncio.timeout(PATIENCE):
+            assert (await anext(follower)).files_done == 0
+            await report(manager, task.id, 1)
+            # It is told of by the listener alone, so there is one.
             assert (await anext(follower)).files_done == 1
+            silent = opened[-1]
+            # Nothing that the server sends arrives any more, and nobody says so.
+            silent._transport.pause_reading()
+            await report(manager, task.id, 2)
+            assert (await anext(follower)).files_done == 2
+            assert opened[-1] is not silent
     finally:
-        os.kill(pid, signal.SIGCONT)
         running.cancel()
         await asyncio.wait([running])
+        await database.close()
 
 
 async def until_listening(manager: Manager, number: int) -> None:
@@ -280,6 +287,6 @@ async def test_a_notification_that_is_no_task_harms_nobody(served: Served) -> No
         await client.next("a")
         async with served.manager.database.connection() as connection:
             for payload in ("", "nonsense", str(uuid4())):
-                await connection.execute(text(f"NOTIFY {changes.CHANNEL}, '{payload}'"))
+                await connection.execute(text(f"NOTIFY {CHANNEL}, '{payload}'"))
         await report(served.manager, task.id, 1)
         assert await client.next("a") == update_of("RUNNING", 1)
