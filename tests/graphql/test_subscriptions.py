@@ -253,6 +253,8 @@ async def test_a_listener_that_died_without_a_word_is_replaced(
             assert (await anext(follower)).files_done == 2
             assert opened[-1] is not silent
     finally:
+        for connection in opened:
+            connection._transport.resume_reading()
         running.cancel()
         await asyncio.wait([running])
         await database.close()
