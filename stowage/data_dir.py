@@ -29,6 +29,7 @@ class DataDir:
         self.hub = path / "hub"
         self.logs = path / "logs"
         self.secrets = path / "secrets"
+        self.registry_token = self.secrets / "registry-token"
         self.manager_config = path / "manager.toml"
         self.proxy_config = path / "storage-proxy.toml"
 
@@ -38,17 +39,20 @@ class DataDir:
         for folder in (self.volume.parent, self.volume, self.storage, self.logs, self.secrets):
             folder.mkdir(mode=0o700, exist_ok=True)
 
-    def write_secrets(self, database_url: str, registry_token: str | None) -> None:
+    def write_secrets(self, database_url: str) -> None:
         """Write what the services read at their start; the administrator's token and the proxy's secret stay."""
         if not _holds_text(self.admin_token):
             write_secret(self.admin_token, f"stw_{secrets.token_urlsafe(32)}")
         if not _holds_text(self.secrets / "proxy"):
             write_secret(self.secrets / "proxy", secrets.token_urlsafe(32))
         write_secret(self.secrets / "database-url", database_url)
-        if registry_token:
-            write_secret(self.secrets / "registry-token", registry_token)
+
+    def write_registry_token(self, token: str) -> None:
+        """Write the registry's token; an empty one takes away what is there."""
+        if token:
+            write_secret(self.registry_token, token)
         else:
-            (self.secrets / "registry-token").unlink(missing_ok=True)
+            self.registry_token.unlink(missing_ok=True)
 
     def write_configuration(
         self, *, manager_listen: str, manager_url: str, proxy_port: int, registry_url: str, has_token: bool
@@ -71,7 +75,7 @@ class DataDir:
                 "vfolder": {"default-host": f"{PROXY}:{VOLUME}"},
             },
         )
-        token = {"token-file": self.secrets / "registry-token"} if has_token else {}
+        token = {"token-file": self.registry_token} if has_token else {}
         write_configuration(
             self.proxy_config,
             {

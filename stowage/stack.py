@@ -56,13 +56,16 @@ def default_data_dir() -> Path:
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What a stack is started with. Port 0 takes a free one, and the same again at the next start."""
+    """What a stack is started with. Port 0 takes a free one, and the same again at the next start.
+
+    endpoint, token: None takes what the last start on this directory had, an empty token forgets that one.
+    """
 
     data_dir: Path
     host: str
     port: int
     sample_hub: bool = False
-    endpoint: str = DEFAULT_ENDPOINT
+    endpoint: str | None = None
     token: str | None = field(default=None, repr=False)
     durable: bool = True
 
@@ -75,13 +78,14 @@ class StackOptions:
         STOWAGE_FSYNC=off is for tests: it may lose everything when the machine, not just a process, goes down.
         Raises `BadRequest` for an endpoint that is none.
         """
-        endpoint = (environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
-        if not sample_hub and not _ENDPOINT.fullmatch(endpoint):
+        endpoint = None if sample_hub else (environment.get("HF_ENDPOINT") or "").strip().rstrip("/") or None
+        if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
             raise BadRequest(
                 "this is no endpoint of a hub; write https://HOST or http://HOST:PORT, and a token in HF_TOKEN",
                 field="HF_ENDPOINT",
             )
-        token = None if sample_hub else (environment.get("HF_TOKEN") or "").strip() or None
+        token = environment.get("HF_TOKEN")
+        token = None if sample_hub or token is None else token.strip()
         durable = environment.get("STOWAGE_FSYNC") != "off"
         return cls(data_dir.absolute(), host, port, sample_hub, endpoint, token, durable)
 
@@ -96,7 +100,9 @@ class Stack:
         self.options = options
         self.dir = DataDir(options.data_dir)
         self.url = ""
-        self.endpoint = options.endpoint
+        self.endpoint = options.endpoint or DEFAULT_ENDPOINT
+        self.sample_hub = options.sample_hub
+        self.registry_is_kept = False  # chosen at an earlier start, not at this one
         self._say = say
         self._parts: dict[str, Part] = {}
         self._ports: dict[str, int] = {}
@@ -114,12 +120,13 @@ class Stack:
         try:
             self.dir.make()
             self._occupy()
+            self._choose_registry()
             await self._choose_addresses()
             # It brings SQLAlchemy, which loads while PostgreSQL starts.
             migrations = asyncio.get_running_loop().run_in_executor(
                 self._threads, importlib.import_module, "migrations"
             )
-            if self.options.sample_hub:
+            if self.sample_hub:
                 self._say("Starting the sample hub")
                 write_samples(self.dir.hub)
                 self._keep_python("hub", "stowage.hub", str(self.dir.hub), "--listen", self._local("hub"))
@@ -180,6 +187,23 @@ class Stack:
                 return state
         return {}
 
+    def _choose_registry(self) -> None:
+        """Take the registry of the options, else that of the last start: the imports under way come from there."""
+        last = self._last_state().get("registry")
+        last = last if isinstance(last, dict) else {}
+        last_endpoint = last.get("endpoint")
+        if not isinstance(last_endpoint, str) or not _ENDPOINT.fullmatch(last_endpoint):
+            last_endpoint = None
+        if not self.options.sample_hub and self.options.endpoint is None:
+            self.sample_hub = last.get("sample_hub") is True
+            self.endpoint = last_endpoint or DEFAULT_ENDPOINT
+            self.registry_is_kept = self.sample_hub or last_endpoint is not None
+        # Before the choice is noted: one registry's token must never be taken for another's.
+        if self.sample_hub:
+            self.dir.write_registry_token("")
+        elif self.options.token is not None or self.endpoint != last_endpoint:
+            self.dir.write_registry_token(self.options.token or "")
+
     async def _choose_addresses(self) -> None:
         kept = self._last_state().get("ports")
         kept = kept if isinstance(kept, dict) else {}
@@ -192,7 +216,7 @@ class Stack:
             port = self._free(kept.get("manager"))
         self._ports["manager"] = port
         self.url = f"http://{address(_ANY_HOST.get(host, host), port)}"
-        if self.options.sample_hub:
+        if self.sample_hub:
             self.endpoint = f"http://{self._local('hub')}"
         self._write_state(running=True)
 
@@ -224,6 +248,7 @@ class Stack:
             "url": self.url,
             "pid": os.getpid() if running else None,
             "ports": self._ports,
+            "registry": {"sample_hub": True} if self.sample_hub else {"endpoint": self.endpoint},
             "processes": processes,
         }
         replace_text(self.dir.state, json.dumps(state, indent=2) + "\n")
@@ -276,13 +301,13 @@ class Stack:
     # The services.
 
     def _configure(self) -> None:
-        self.dir.write_secrets(self._postgres.url(DATABASE), self.options.token)
+        self.dir.write_secrets(self._postgres.url(DATABASE))
         self.dir.write_configuration(
             manager_listen=address(self.options.host, self._ports["manager"]),
             manager_url=self.url,
             proxy_port=self._ports["proxy"],
             registry_url=self.endpoint,
-            has_token=self.options.token is not None,
+            has_token=self.dir.registry_token.exists(),
         )
 
     def _environment(self) -> dict[str, str]:
@@ -335,7 +360,7 @@ class Stack:
     async def _reasons(self, client: httpx.AsyncClient) -> str:
         """Return why imports cannot be ordered yet; nothing if they can."""
         try:
-            if self.options.sample_hub:
+            if self.sample_hub:
                 await client.get(f"{self.endpoint}/healthz")
             answer = await client.get(f"{self.url}/readyz")
             if answer.status_code == httpx.codes.OK:

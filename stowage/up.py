@@ -18,6 +18,7 @@ from proxy_client.errors import StowageError
 from stowage.client import StowageClient, find_stack
 from stowage.commands.imports import DEFAULT_REVISION, parse_model
 from stowage.commands.output import console, error, note, plain, print_facts
+from stowage.data_dir import DataDir
 from stowage.processes import CannotStart, dies_with_parent
 from stowage.stack import Stack, StackOptions
 
@@ -29,11 +30,14 @@ def up(data_dir: Path, listen: tuple[str, int], sample_hub: bool, import_model: 
     """Run the stack until SIGTERM or Ctrl-C; return 0 then, 1 if it cannot run or the import failed.
 
     import_model: `ORG/NAME[@REVISION]`, imported into a model folder of that name once the stack is ready; without
-    HF_ENDPOINT it comes from the sample hub. Raises `BadRequest` for a model or an endpoint that is none.
+    HF_ENDPOINT a sample comes from the sample hub, and so does any model at the first start on the directory. Raises
+    `BadRequest` for a model or an endpoint that is none.
     """
     if import_model is not None:
-        parse_model(import_model)
-        sample_hub = sample_hub or not os.environ.get("HF_ENDPOINT")
+        name, _version = parse_model(import_model)
+        first = not DataDir(data_dir).state.exists()
+        wants_sample = first or name.startswith("sample/")
+        sample_hub = sample_hub or (wants_sample and not os.environ.get("HF_ENDPOINT"))
     options = StackOptions.from_environment(data_dir, *listen, sample_hub=sample_hub, environment=os.environ)
     return asyncio.run(_run(options, import_model))
 
@@ -146,10 +150,15 @@ def _print_where(stack: Stack) -> None:
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),
             ("Data", stack.dir.path),
-            ("Registry", f"{stack.endpoint}{' (sample hub)' if stack.options.sample_hub else ''}"),
+            ("Registry", _registry(stack)),
         ]
     )
     sys.stdout.flush()
+
+
+def _registry(stack: Stack) -> str:
+    remarks = ["sample hub"] * stack.sample_hub + ["as at the last start"] * stack.registry_is_kept
+    return f"{stack.endpoint} ({', '.join(remarks)})" if remarks else stack.endpoint
 
 
 async def _import(stack: Stack, model: str, stopping: asyncio.Event) -> int:
@@ -177,8 +186,8 @@ async def _import(stack: Stack, model: str, stopping: asyncio.Event) -> int:
     if status != DONE:
         hint = (
             "it was looked for in the sample hub; set HF_ENDPOINT for another one"
-            if stack.options.sample_hub
-            else f"it was looked for at {stack.endpoint}"
+            if stack.sample_hub
+            else f"it was looked for at {stack.endpoint}; set HF_ENDPOINT for another hub"
         )
         error(f"{model} was not imported ({hint}); the logs are in {stack.dir.logs}")
         return FAILED

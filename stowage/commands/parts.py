@@ -23,8 +23,9 @@ _LARGEST_PORT = 65535
         ("HF_ENDPOINT=https://hub.example.org stowage up", "with a registry of yours"),
         notes="""
         Starts PostgreSQL, a storage proxy with its worker and the manager; a second start continues where the
-        first one ended. The administrator's token is in DIR/admin-token. HF_ENDPOINT and HF_TOKEN set the registry
-        that models come from, else it is huggingface.co. Ctrl-C stops everything.
+        first one ended. The administrator's token is in DIR/admin-token. HF_ENDPOINT and HF_TOKEN, or --sample-hub,
+        set the registry that models come from; else it is that of the last start, at the first one huggingface.co.
+        Ctrl-C stops everything.
         """,
     )
 )
@@ -48,7 +49,7 @@ def up(
         typer.Option(
             "--import",
             metavar="ORG/NAME",
-            help="Import this model into a folder of its name once everything is up, from the sample hub unless HF_ENDPOINT is set.",
+            help="Import this model into a folder of its name once everything is up; sample/NAME, or at the first start any, comes from the sample hub unless HF_ENDPOINT is set.",
         ),
     ] = None,
 ) -> int:

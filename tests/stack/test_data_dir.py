@@ -30,7 +30,8 @@ def configure(data: DataDir, *, proxy_port: int = 2) -> None:
 
 
 def test_both_services_accept_what_is_written(data: DataDir) -> None:
-    data.write_secrets("postgresql://u:p@127.0.0.1:5/stowage", "hf_token")
+    data.write_secrets("postgresql://u:p@127.0.0.1:5/stowage")
+    data.write_registry_token("hf_token")
     configure(data)
 
     manager, proxy = load_manager(data.manager_config), load_proxy(data.proxy_config)
@@ -66,10 +67,12 @@ def test_a_file_without_the_line_is_the_operators_own(data: DataDir) -> None:
     assert data.proxy_config.read_text() == own
 
 
-def test_secrets_are_made_once_and_a_token_that_is_gone_from_the_environment_goes(data: DataDir) -> None:
-    data.write_secrets("postgresql://one", "hf_token")
+def test_secrets_are_made_once_and_a_registrys_token_can_be_taken_away(data: DataDir) -> None:
+    data.write_secrets("postgresql://one")
+    data.write_registry_token("hf_token")
     kept = [data.admin_token.read_text(), (data.secrets / "proxy").read_text()]
-    data.write_secrets("postgresql://two", None)
+    data.write_secrets("postgresql://two")
+    data.write_registry_token("")
 
     assert [data.admin_token.read_text(), (data.secrets / "proxy").read_text()] == kept
     assert not (data.secrets / "registry-token").exists()
@@ -116,8 +119,8 @@ def test_the_default_directory_comes_from_the_environment(
 @pytest.mark.parametrize(
     ("environment", "endpoint", "token"),
     [
-        ({}, "https://huggingface.co", None),
-        ({"HF_ENDPOINT": "", "HF_TOKEN": ""}, "https://huggingface.co", None),
+        ({}, None, None),
+        ({"HF_ENDPOINT": "", "HF_TOKEN": ""}, None, ""),
         (
             {"HF_ENDPOINT": "http://127.0.0.1:80/x/", "HF_TOKEN": " hf_1\n"},
             "http://127.0.0.1:80/x",
@@ -126,7 +129,7 @@ def test_the_default_directory_comes_from_the_environment(
     ],
 )
 def test_the_registry_comes_from_the_environment(
-    environment: dict[str, str], endpoint: str, token: str | None
+    environment: dict[str, str], endpoint: str | None, token: str | None
 ) -> None:
     options = StackOptions.from_environment(Path("d"), "h", 1, sample_hub=False, environment=environment)
 

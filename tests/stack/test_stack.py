@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -286,6 +287,74 @@ def test_endpoint_and_token_of_the_environment_reach_the_configuration_and_no_pr
     assert [pid for pid in children if b"hf_planted" in Path(f"/proc/{pid}/environ").read_bytes()] == []
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "postgres/data" not in str(path)]
     assert [path.name for path in written if b"hf_planted" in path.read_bytes()] == ["registry-token"]
+
+
+def plain_start(start_stack: Callable[..., Any], data_dir: Path, **environment: str) -> Any:
+    """Start with neither --sample-hub nor HF_ENDPOINT."""
+    return start_stack(data_dir, hf_endpoint=" ", environment=environment)
+
+
+def registry_of(stack: Any) -> dict[str, str]:
+    registries = tomllib.loads(stack.dir.proxy_config.read_text())["artifact-registries"]
+    return dict(registries["huggingface"])
+
+
+def test_a_plain_start_goes_on_with_the_registry_and_the_token_of_the_last_one(
+    start_stack: Callable[..., Any], tmp_path: Path
+) -> None:
+    hub = "http://127.0.0.1:9/mirror"
+    first = start_stack(tmp_path / "data", hf_endpoint=hub, environment={"HF_TOKEN": "hf_first"})
+    first.kill_all()
+
+    second = plain_start(start_stack, tmp_path / "data")
+
+    wait_until(lambda: f"{hub} (as at the last start)" in second.output.read_text(), "it is not said")
+    assert registry_of(second) == {
+        "type": "huggingface",
+        "url": hub,
+        "token-file": str(second.dir.secrets / "registry-token"),
+    }
+    assert (second.dir.secrets / "registry-token").read_text() == "hf_first\n"
+
+
+def test_a_plain_start_goes_on_with_the_sample_hub(start_stack: Callable[..., Any], tmp_path: Path) -> None:
+    first = start_stack(tmp_path / "data")
+    url = registry_of(first)["url"]
+    first.stop(signal.SIGINT)
+
+    second = plain_start(start_stack, tmp_path / "data")
+
+    assert "hub" in second.pids
+    assert registry_of(second)["url"] == url
+
+
+def test_another_endpoint_wins_and_never_gets_the_token_of_the_last_one(
+    start_stack: Callable[..., Any], tmp_path: Path
+) -> None:
+    first = start_stack(
+        tmp_path / "data", hf_endpoint="http://127.0.0.1:9", environment={"HF_TOKEN": "hf_first"}
+    )
+    first.stop()
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as other:  # a start that fails half-way changes nothing about it
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        assert up(tmp_path / "data", "--listen", taken, HF_ENDPOINT="http://127.0.0.1:10").returncode == 1
+
+    second = start_stack(tmp_path / "data", hf_endpoint="http://127.0.0.1:10")
+
+    assert registry_of(second) == {"type": "huggingface", "url": "http://127.0.0.1:10"}
+    assert not (second.dir.secrets / "registry-token").exists()
+
+
+def test_a_start_that_fails_forgets_no_registry(start_stack: Callable[..., Any], tmp_path: Path) -> None:
+    start_stack(tmp_path / "data", hf_endpoint="http://127.0.0.1:9").stop()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert up(tmp_path / "data", "--listen", f"127.0.0.1:{other.getsockname()[1]}").returncode == 1
+
+    assert json.loads((tmp_path / "data" / "stack.json").read_text())["registry"] == {
+        "endpoint": "http://127.0.0.1:9"
+    }
 
 
 def test_the_first_model_lies_where_up_says(start_stack: Callable[..., Any], tmp_path: Path) -> None:
