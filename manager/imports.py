@@ -65,6 +65,19 @@ class ImportedRevision:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """Why orders got no answer that counts: the proxy is `down`, or failed over those in `faults`."""
+
+    down: StowageError | None
+    faults: Mapping[UUID, StowageError]
+
+    @property
+    def message(self) -> str:
+        """One reason."""
+        return (self.down or next(iter(self.faults.values()))).message
+
+
+@dataclass(frozen=True)
 class _Destination:
     """Where an import goes: a vfolder that the caller may write to, or a named artifact storage."""
 
@@ -313,8 +326,8 @@ class ArtifactRevisionService:
 
 async def place_orders(
     database: Database, client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
-) -> StowageError | None:
-    """Order imports at one proxy and record its answers; returns the first failure to answer, if there was one.
+) -> Silence | None:
+    """Order imports at one proxy and record its answers; returns why some got none, if so.
 
     Ends within seconds. What got no answer stays as it is and may be ordered again; a definite refusal ends
     that task FAILED. An import that was cancelled here meanwhile is cancelled at the proxy too.
@@ -346,21 +359,24 @@ async def cancel_at_proxy(client: StorageProxyClient, task_id: UUID) -> None:
 
 async def _ask(
     client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
-) -> tuple[list[UUID], dict[UUID, wire.ImportFault], StowageError | None]:
+) -> tuple[list[UUID], dict[UUID, wire.ImportFault], Silence | None]:
     accepted: list[UUID] = []
     refused: dict[UUID, wire.ImportFault] = {}
-    silences: list[StowageError] = []
+    down: list[StowageError] = []
+    faults: dict[UUID, StowageError] = {}
     gate = asyncio.Semaphore(_ORDERS_AT_ONCE)
 
     async def ask(order: wire.ImportOrder) -> None:
         async with gate:
-            if any(not isinstance(silence, Internal) for silence in silences):
+            if down:
                 return  # one that is down for this order is down for the next
             try:
                 await client.start_import(order)
-            except (Unavailable, Unauthenticated, Internal) as exc:
-                # A proxy that is down, has another secret or is broken says nothing about the import itself.
-                silences.append(exc)
+            # A proxy that is down, has another secret or is broken says nothing about the import itself.
+            except (Unavailable, Unauthenticated) as exc:
+                down.append(exc)
+            except Internal as exc:
+                faults[order.task_id] = exc
             except StowageError as exc:
                 refused[order.task_id] = wire.ImportFault(code=exc.code, message=exc.message)
             else:
@@ -371,8 +387,9 @@ async def _ask(
             for order in orders:
                 group.create_task(ask(order))
     except TimeoutError:
-        silences.append(Unavailable(f"storage proxy {client.name} is slow to answer"))
-    return accepted, refused, silences[0] if silences else None
+        down.append(Unavailable(f"storage proxy {client.name} is slow to answer"))
+    silence = Silence(down[0] if down else None, faults) if down or faults else None
+    return accepted, refused, silence
 
 
 async def _record_accepted(session: AsyncSession, task_ids: Sequence[UUID]) -> set[UUID]:

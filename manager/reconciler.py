@@ -16,11 +16,11 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, and_, func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, not_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager.db import Database, translated
+from manager.db import Database, any_of, translated
 from manager.imports import cancel_at_proxy, place_orders
 from manager.models import ImportTask, ImportTaskStatus, StorageProxy, VFolder, VFolderStatus, utc_now
 from manager.settings import Settings
@@ -28,7 +28,7 @@ from manager.tasks import lock_tasks
 from manager.vfolders import delete_at_proxy
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
-from proxy_client.errors import NotFound, StowageError, Unavailable
+from proxy_client.errors import NotFound, StowageError, Unauthenticated, Unavailable
 
 log = structlog.get_logger()
 
@@ -39,6 +39,9 @@ _MOST_TASKS = 100
 _CALLS_AT_ONCE = 8
 # A request places its own orders and cancels first.
 _GRACE = timedelta(seconds=1)
+# Seconds that a task is left alone after the proxy failed over it.
+_SHORTEST_REST = 1.0
+_LONGEST_REST = 60.0
 # Seconds after which a deletion has no request any more that waits for it.
 _ABANDONED = 10.0
 
@@ -132,20 +135,21 @@ class Reconciler:
 
     async def _look_after(self, client: StorageProxyClient, connection: AsyncConnection) -> None:
         grace = timedelta(0)
+        orders, cancels, questions = _Rest(), _Rest(), _Rest()
         while True:
             with translated():
                 await connection.execute(text("SELECT 1"))  # the lock lives and dies with this connection
             try:
-                await self._order(client, grace)
-                await self._repeat_cancels(client)
-                await self._ask_silent(client)
+                await self._order(client, grace, orders)
+                await self._repeat_cancels(client, cancels)
+                await self._ask_silent(client, questions)
             except _ProxyDown as down:
                 self._note_lost(client.name, str(down))
             # Whoever leads first also places what the process before it had no time for.
             grace = _GRACE
             await asyncio.sleep(self._settings.order_interval)
 
-    async def _order(self, client: StorageProxyClient, grace: timedelta) -> None:
+    async def _order(self, client: StorageProxyClient, grace: timedelta, rest: "_Rest") -> None:
         async with self._database.read() as session:
             orders = await session.scalars(
                 select(ImportTask.order)
@@ -154,19 +158,24 @@ class Reconciler:
                     ImportTask.ordered_at.is_(None),
                     ImportTask.cancel_requested_at.is_(None),
                     ImportTask.created_at <= utc_now() - grace,
+                    rest.over(),
                 )
                 .order_by(ImportTask.created_at)
                 .limit(_MOST_TASKS)
             )
             wanted = [wire.ImportOrder.model_validate(order) for order in orders]
         if wanted and (silence := await place_orders(self._database, client, wanted)):
-            raise _ProxyDown(silence.message)
+            for task_id, fault in silence.faults.items():
+                log.warning("proxy failed over an order", task_id=str(task_id), reason=fault.message)
+                rest.begin(task_id)
+            if silence.down is not None:
+                raise _ProxyDown(silence.down.message)
 
-    async def _repeat_cancels(self, client: StorageProxyClient) -> None:
+    async def _repeat_cancels(self, client: StorageProxyClient, rest: "_Rest") -> None:
         async with self._database.read() as session:
             waiting = await session.scalars(
                 select(ImportTask.id)
-                .where(_open_at(client), ImportTask.cancel_requested_at <= utc_now() - _GRACE)
+                .where(_open_at(client), ImportTask.cancel_requested_at <= utc_now() - _GRACE, rest.over())
                 .order_by(ImportTask.cancel_requested_at)
                 .limit(_MOST_TASKS)
             )
@@ -179,19 +188,24 @@ class Reconciler:
             except NotFound:
                 unknown.append(task_id)
 
-        await _each(task_ids, cancel)
+        await _each(task_ids, cancel, rest)
         if unknown:
             async with self._database.begin() as session:
                 locked = await lock_tasks(session, unknown)
                 for task_id in unknown:
                     await locked.finish(task_id, ImportTaskStatus.CANCELLED)
 
-    async def _ask_silent(self, client: StorageProxyClient) -> None:
+    async def _ask_silent(self, client: StorageProxyClient, rest: "_Rest") -> None:
         limit = utc_now() - timedelta(seconds=self._settings.silence_limit)
         async with self._database.read() as session:
             silent = await session.execute(
                 select(ImportTask.id, ImportTask.sequence)
-                .where(_open_at(client), ImportTask.ordered_at.is_not(None), ImportTask.updated_at < limit)
+                .where(
+                    _open_at(client),
+                    ImportTask.ordered_at.is_not(None),
+                    ImportTask.updated_at < limit,
+                    rest.over(),
+                )
                 .order_by(ImportTask.updated_at)
                 .limit(_MOST_TASKS)
             )
@@ -205,7 +219,7 @@ class Reconciler:
                 answers[task_id] = None
 
         try:
-            await _each(known, ask)
+            await _each(known, ask, rest)
         finally:
             if answers:
                 await self._take_answers(known, answers)
@@ -267,7 +281,7 @@ class Reconciler:
         async def delete(vfolder_id: UUID) -> None:
             await delete_at_proxy(self._database, client, folders[vfolder_id])
 
-        await _each(folders, delete)
+        await _each(folders, delete, _Rest())  # what is refused rests in DELETE_ERROR
 
     # An outage is worth one line when it begins and one when it ends.
 
@@ -284,6 +298,27 @@ class Reconciler:
 
 class _ProxyDown(Exception):
     """The proxy does not answer; nothing else is asked of it in this round."""
+
+
+class _Rest:
+    """The tasks that the proxy failed over, and until when each is left alone: they make no other task wait."""
+
+    def __init__(self) -> None:
+        self._pauses: dict[UUID, float] = {}
+        self._ends: dict[UUID, float] = {}
+
+    def begin(self, task_id: UUID) -> None:
+        """Let the task rest, each time for longer."""
+        pause = min(2 * self._pauses.get(task_id, _SHORTEST_REST / 2), _LONGEST_REST)
+        self._pauses[task_id] = pause
+        self._ends[task_id] = asyncio.get_running_loop().time() + pause
+
+    def over(self) -> ColumnElement[bool]:
+        """Express whether a task does not rest now."""
+        now = asyncio.get_running_loop().time()
+        for task_id in [key for key, end in self._ends.items() if end + _LONGEST_REST < now]:
+            del self._pauses[task_id], self._ends[task_id]
+        return not_(ImportTask.id == any_of(key for key, end in self._ends.items() if end > now))
 
 
 def _open_at(client: StorageProxyClient) -> ColumnElement[bool]:
@@ -304,10 +339,13 @@ async def _ready(reports: "asyncio.Queue[wire.ImportReport | None]") -> list[wir
     return batch
 
 
-async def _each(ids: Iterable[UUID], ask: Callable[[UUID], Awaitable[None]]) -> None:
-    """Call a proxy for many tasks or folders side by side. Raises `_ProxyDown`, after those that were under way, if it is."""
+async def _each(ids: Iterable[UUID], ask: Callable[[UUID], Awaitable[None]], rest: "_Rest") -> None:
+    """Call a proxy for many tasks or folders side by side; what it refuses begins to rest.
+
+    Raises `_ProxyDown`, after those that were under way, if it is.
+    """
     gate = asyncio.Semaphore(_CALLS_AT_ONCE)
-    down: list[Unavailable] = []
+    down: list[StowageError] = []
 
     async def one(key: UUID) -> None:
         async with gate:
@@ -315,9 +353,10 @@ async def _each(ids: Iterable[UUID], ask: Callable[[UUID], Awaitable[None]]) -> 
                 return
             try:
                 await ask(key)
-            except Unavailable as exc:
+            except (Unavailable, Unauthenticated) as exc:
                 down.append(exc)
             except StowageError as exc:
+                rest.begin(key)
                 log.warning("proxy call refused", id=str(key), code=exc.code, reason=exc.message)
 
     async with asyncio.TaskGroup() as group:

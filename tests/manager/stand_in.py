@@ -22,7 +22,8 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class StandInProxy:
-    """Records what it is asked. `refuse` holds errors by method name, `refuse_model` by model id for orders."""
+    """Records what it is asked. `refuse` holds errors by method name, `refuse_model` by model id for orders,
+    `refuse_task` by task for questions."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,6 +37,8 @@ class StandInProxy:
         self.asked_models: list[tuple[str, str | None]] = []
         self.refuse: dict[str, StowageError] = {}
         self.refuse_model: dict[str, StowageError] = {}
+        self.refuse_task: dict[UUID, StowageError] = {}
+        self.asked: list[UUID] = []
         self.before_order: Callable[[wire.ImportOrder], Awaitable[None]] | None = None
         self.sequence = 0
         self._changed = asyncio.Condition()
@@ -136,7 +139,11 @@ class StandInProxy:
         return JSONResponse({"task_id": str(order.task_id)}, 202)
 
     async def get_import(self, request: Request) -> Response:
-        if (report := self.reports.get(request.path_params["task_id"])) is None:
+        task_id = request.path_params["task_id"]
+        if (refusal := self.refuse_task.get(task_id)) is not None:
+            raise refusal
+        self.asked.append(task_id)
+        if (report := self.reports.get(task_id)) is None:
             raise errors.NotFound("no such import")
         return _json(report)
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from manager import reconciler
 from manager.imports import ImportOptions
 from manager.models import ArtifactStatus, ImportStep, ImportTask, ImportTaskStatus, StorageProxy
 from manager.reconciler import Reconciler
@@ -59,9 +60,10 @@ async def connections_may_die() -> AsyncIterator[None]:
     loop.set_exception_handler(strict)
 
 
-async def imported(world: World, *, into_folder: bool = True) -> ImportTask:
+async def imported(world: World, *, into_folder: bool = True, revision: UUID | None = None) -> ImportTask:
     caller, folder = (world.user_a, world.folder) if into_folder else (world.admin, None)
-    (found,) = await world.service().import_revisions(caller, [world.revision], folder, PLAIN)
+    wanted = [revision or world.revision]
+    (found,) = await world.service().import_revisions(caller, wanted, folder, PLAIN)
     assert found.task is not None
     return found.task
 
@@ -110,6 +112,39 @@ async def test_an_order_that_is_refused_later_fails_the_task(world: World) -> No
         await world.near.start()
         failed = await reached(world, task.id, ImportTaskStatus.FAILED)
     assert failed.error == {"code": "NOT_FOUND", "message": "there is no such volume", "step": None}
+
+
+async def test_an_order_that_the_proxy_fails_over_makes_nothing_else_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "_MOST_TASKS", 1)
+    monkeypatch.setattr(reconciler, "_SHORTEST_REST", 0.2)
+    cancelled = await imported(world)
+    await world.execute("UPDATE import_tasks SET cancel_requested_at = now() - interval '1 minute'")
+    await world.near.stop()
+    stuck = [await imported(world, revision=await world.make_revision("org/stuck", name)) for name in "ab"]
+    newer = await imported(world, revision=await world.make_revision("org/newer", "main"))
+    world.near.refuse_model["org/stuck"] = errors.Internal("a fault of the proxy")
+    await world.near.start()
+    async with reconciling(world):
+        await until(lambda: newer.id in world.near.orders)
+        await until(lambda: cancelled.id in world.near.cancels)
+        # They are tried again and again, until the proxy is repaired.
+        await until(lambda: all(world.near.received.count(task.id) > 1 for task in stuck))
+        world.near.refuse_model.clear()
+        await until(lambda: all(task.id in world.near.orders for task in stuck))
+
+
+async def test_a_task_that_the_proxy_fails_over_makes_no_question_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "_MOST_TASKS", 1)
+    first = await imported(world)
+    second = await imported(world, revision=await world.make_revision("org/second", "main"))
+    await world.execute("UPDATE import_tasks SET updated_at = now() - interval '1 minute'")
+    world.near.refuse_task[first.id] = errors.Internal("a fault of the proxy")
+    async with reconciling(world):
+        await until(lambda: second.id in world.near.asked)
 
 
 async def test_a_cancel_without_an_answer_is_repeated(world: World) -> None:
