@@ -198,7 +198,7 @@ class StorageProxyClient:
                 timeout=httpx.Timeout(timeout, connect=5.0),
             )
         except httpx.HTTPError as exc:
-            raise Unavailable(f"storage proxy {self.name} does not answer; it is asked again later") from exc
+            raise Unavailable(f"storage proxy {self.name} does not answer") from exc
         if response.is_error or response.is_redirect:
             raise _error_in(response)
         return response.content
