@@ -135,6 +135,10 @@ class Part:
         """Start it now, and again whenever it ends."""
         self._keeper = asyncio.create_task(self._keep(threads), name=self.name)
 
+    def start_no_more(self) -> None:
+        """Leave it as it is once it ends, without a word."""
+        self._ending.set()
+
     async def end(self) -> None:
         """Stop it for good; returns when it is gone."""
         self._ending.set()
@@ -149,6 +153,7 @@ class Part:
 
     def hasten(self) -> None:
         """Send the last of the stop signals now."""
+        self._ending.set()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(self._stop_signals[-1][0])
 

@@ -129,6 +129,19 @@ def test_ctrl_c_ends_every_process_and_the_state_file_names_none(
     assert (stack.state["pid"], stack.state["processes"]) == (None, {})
 
 
+def test_a_second_sigterm_ends_a_slow_stop_and_nothing_starts_again(
+    start_stack: Callable[..., Any], tmp_path: Path
+) -> None:
+    stack = start_stack(tmp_path / "data")
+    stack.kill("manager", signal.SIGSTOP)  # its stop would last for as long as the patience does
+    stack.process.terminate()
+    wait_until(lambda: "Stopping" in stack.output.read_text(), "the stop does not begin")
+
+    assert stack.stop(signal.SIGTERM) == 0
+    assert "starts again" not in stack.output.read_text()
+    assert below(tmp_path / "data") == set()
+
+
 def test_a_start_after_kill_9_of_every_process_at_once_continues(
     start_stack: Callable[..., Any], tmp_path: Path
 ) -> None:
