@@ -99,13 +99,26 @@ def find_stack(environment: Mapping[str, str] = os.environ) -> Address:
         token = token_file.read_text().strip()
     except FileNotFoundError as exc:
         raise Unavailable(
-            f"the stack has no {token_file} yet; wait until it is ready, or start it again: `{start_with}`"
+            _starting(data_dir)
+            or f"the stack has no {token_file} yet; wait until it is ready, or start it again: `{start_with}`"
         ) from exc
     except OSError as exc:
         raise Forbidden(
             f"{token_file} cannot be read ({exc.strerror}); set STOWAGE_TOKEN to a token of yours"
         ) from exc
     return Address(_base_url(str(url)), token, url_source, str(token_file), start_with)
+
+
+def _starting(data_dir: Path) -> str | None:
+    """Say that the stack is starting, if the process that supervises it lives; call it where nothing answers."""
+    try:
+        pid = int(json.loads((data_dir / "stack.json").read_text())["pid"])
+        # After a power cut the number may be another program's.
+        if b"stowage" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return f"Stowage is starting (process {pid}); try again in a moment"
 
 
 def _data_dir(environment: Mapping[str, str]) -> tuple[Path, str]:
@@ -400,7 +413,7 @@ class StowageClient:
 
     def _unreachable(self, reason: str) -> str:
         if self.address.embedded:
-            return (
+            return _starting(Path(self.address.url_source).parent) or (
                 f"no Stowage answers at {self.address.url}, which {self.address.url_source} names ({reason});"
                 f" start it with `{self.address.start_with}`"
             )

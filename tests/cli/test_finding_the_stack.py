@@ -1,6 +1,8 @@
 """Which manager a command speaks to, with which token, and what it says when that fails."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +89,22 @@ def test_a_stack_without_a_token_yet_is_waited_for(data_dir: Path, stowage: Run)
     outcome = stowage("folder", "list")
     assert outcome.status == 3
     assert "admin-token yet" in outcome.err
+
+
+def test_a_stack_that_is_starting_is_no_reason_to_start_another(
+    data_dir: Path, manager: StandIn, stowage: Run
+) -> None:
+    manager.close()
+    with subprocess.Popen([sys.executable, "-c", "input()", "stowage"], stdin=subprocess.PIPE) as supervisor:
+        (data_dir / "stack.json").write_text(json.dumps({"url": manager.url, "pid": supervisor.pid}))
+        without_answer = stowage("folder", "list")
+        (data_dir / "admin-token").unlink()
+        without_token = stowage("folder", "list")
+
+    assert (without_answer.status, without_token.status) == (3, 3)
+    assert f"Stowage is starting (process {supervisor.pid}); try again in a moment" in without_answer.err
+    assert "stowage up" not in without_answer.err
+    assert without_token.err == without_answer.err
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"pid": 1}', "{"])
