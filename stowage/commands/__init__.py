@@ -5,12 +5,15 @@ from inspect import cleandoc
 import typer
 
 
-def epilog(*examples: tuple[str, str], notes: str = "") -> str:
-    """Return what stands below a command's options: command lines with what each is for, then paragraphs."""
+def epilog(*examples: tuple[str, str], notes: str = "", more: str = "") -> str:
+    """Return what stands below a command's options: command lines with what each is for, then paragraphs.
+
+    notes, more: each indented as its own lines are.
+    """
     width = max(len(line) for line, _purpose in examples)
     lines = [f"  $ {line:<{width}}  {purpose}".rstrip() for line, purpose in examples]
     # Typer leaves a paragraph that begins with \b as it is written, and wraps the others.
-    return "\n".join(["\b", "Examples:", *lines, "", cleandoc(notes)])
+    return "\n".join(["\b", "Examples:", *lines, "", cleandoc(notes), "", cleandoc(more)]).rstrip()
 
 
 def help_without_command(context: typer.Context) -> None:

@@ -114,7 +114,7 @@ def list_(
 @artifact.command(
     epilog=epilog(
         ("stowage artifact show sample/tiny-bert", "all its revisions"),
-        ("stowage artifact show sample/tiny-bert@v1.0", "one of them, with what verified it"),
+        ("stowage artifact show sample/tiny-gpt@v1.0", "one of them, with what verified it"),
         ("stowage artifact show sample/tiny-bert --json", ""),
         notes="""
         STATUS speaks of the artifact storage alone: imports into folders are tasks (`stowage task list`). COMMIT is

@@ -33,7 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Write one JSON document on s
 @app.command(
     epilog=epilog(
         ("stowage scan sample/tiny-bert", "every branch and tag"),
-        ("stowage scan sample/tiny-bert@v1.0", "one of them"),
+        ("stowage scan sample/tiny-gpt@v1.0", "one of them"),
         ("stowage scan sample/tiny-bert --json", ""),
         notes="A scan asks the registry what a branch holds now; an import brings what the last scan saw.",
     )
@@ -69,7 +69,7 @@ def scan(model: Model, *, as_json: Json = False) -> None:
     "import",
     epilog=epilog(
         ("stowage import sample/tiny-bert --to models --create", "into a new folder"),
-        ("stowage import sample/tiny-bert@v1.0 --to models", "another revision beside it"),
+        ("stowage import sample/tiny-gpt@v1.0 --to models", "a revision of another one"),
         ("stowage import sample/tiny-bert --to models --path /", "into the folder's root"),
         ("stowage import sample/tiny-bert", "into the artifact storage"),
         ("stowage import sample/tiny-bert --no-wait --json", "order it and go on"),

@@ -39,8 +39,8 @@ ProxyConfig = Annotated[
     epilog=epilog(
         ("stowage manager --config manager.toml", "serve GraphQL"),
         ("stowage manager --config manager.toml --check-config", "would it start?"),
-        notes=_SETTINGS.format(prefix="STOWAGE_MANAGER", file="manager.example.toml")
-        + """
+        notes=_SETTINGS.format(prefix="STOWAGE_MANAGER", file="manager.example.toml"),
+        more="""
         STOWAGE_ADMIN_TOKEN_FILE names a file whose token becomes one of the administrator. The tables are those
         that `stowage migrate` makes; the manager waits for them. Any number of managers share one database.
         """,
@@ -67,8 +67,8 @@ def manager(
     epilog=epilog(
         ("stowage proxy --config storage-proxy.toml", "serve the manager"),
         ("stowage proxy --config storage-proxy.toml --check-config", "would it start?"),
-        notes=_SETTINGS.format(prefix="STOWAGE_PROXY", file="storage-proxy.example.toml")
-        + """
+        notes=_SETTINGS.format(prefix="STOWAGE_PROXY", file="storage-proxy.example.toml"),
+        more="""
         It lists, keeps orders and answers questions; imports run in `stowage worker`.
         """,
     )
@@ -86,8 +86,8 @@ def proxy(*, config: ProxyConfig, check_config: CheckConfig = False) -> int:
     epilog=epilog(
         ("stowage worker --config storage-proxy.toml", "run imports"),
         ("stowage worker --config storage-proxy.toml --check-config", "would it start?"),
-        notes=_SETTINGS.format(prefix="STOWAGE_PROXY", file="storage-proxy.example.toml")
-        + """
+        notes=_SETTINGS.format(prefix="STOWAGE_PROXY", file="storage-proxy.example.toml"),
+        more="""
         Start as many as you like, with the same file, on every machine that mounts the volumes. When one is killed,
         another goes on with its imports from the bytes on disk.
         """,

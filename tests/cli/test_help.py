@@ -45,6 +45,13 @@ def test_help_teaches_by_examples_of_that_command(stowage: Run, command: list[st
     assert " ".join(["stowage", *command]) in examples[0]
 
 
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_help_holds_no_holes(stowage: Run, command: list[str]) -> None:
+    _usage, _examples, notes = stowage(*command, "--help").out.partition("Examples:")
+    paragraphs = [line for line in notes.splitlines() if line.strip() and not line.strip().startswith("$ ")]
+    assert [line for line in paragraphs if "  " in line.strip() or line.startswith("     ")] == []
+
+
 @pytest.mark.parametrize("command", [[], *([group] for group in GROUPS), *COMMANDS], ids=" ".join)
 def test_help_fits_its_page(stowage: Run, command: list[str]) -> None:
     assert max(map(len, stowage(*command, "--help").out.splitlines())) <= 92
