@@ -18,9 +18,6 @@ FILES: Files = {
 }
 
 
-# A19.
-
-
 def test_every_call_for_a_mirror_goes_to_the_mirror_below_its_path(world: World) -> None:
     model, folder = world.model(FILES, hub=world.mirror), world.folder()
     world.hub.forget()

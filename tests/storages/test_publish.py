@@ -1,4 +1,4 @@
-"""What appears where, what is replaced, what is in the way (section 3 of the design, "Where files land")."""
+"""What appears where, what is replaced, what is in the way."""
 
 import json
 import os
