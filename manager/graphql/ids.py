@@ -27,11 +27,11 @@ def parse_id(text: str, *type_names: str, field: str) -> UUID:
         type_name, colon, key = "", "", ""
     if not colon or not _PLAIN.fullmatch(key):
         raise BadRequest(
-            f"{field}: {text[:80]!r} is no id; pass a UUID or the id of a {type_names[0]}", field=field
+            f"{field}: {text[:80]!r} is no id; pass a UUID or the id of {_one(type_names[0])}", field=field
         )
     if type_name not in type_names:
         raise BadRequest(
-            f"{field} is the id of a {type_name[:40]}; pass a UUID or the id of a {type_names[0]}",
+            f"{field} is the id of {_one(type_name[:40])}; pass a UUID or the id of {_one(type_names[0])}",
             field=field,
         )
     return UUID(key)
@@ -40,3 +40,7 @@ def parse_id(text: str, *type_names: str, field: str) -> UUID:
 def parse_ids(texts: Sequence[str], type_name: str, *, field: str) -> list[UUID]:
     """Read each id of a list; the error names the one that is wrong, as in `input.artifactRevisionIds[1]`."""
     return [parse_id(text, type_name, field=f"{field}[{number}]") for number, text in enumerate(texts)]
+
+
+def _one(type_name: str) -> str:
+    return f"{'an' if type_name[:1] in set('AEIOaeio') else 'a'} {type_name}"
