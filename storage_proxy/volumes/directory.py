@@ -37,9 +37,11 @@ from storage_proxy.volumes.publish import Publication, began, published
 from storage_proxy.volumes.quota import Usage, insist_on_space, measure
 from storage_proxy.volumes.staging import Area, DirectoryStaging, stream
 from storage_proxy.volumes.survey import Surveyor, find_destination, read_digests
-from storage_proxy.volumes.threads import in_thread
+from storage_proxy.volumes.threads import in_thread, walk_in_thread
 
 T = TypeVar("T")
+
+MOST_LISTED = 10_000
 
 _UPLOADS = "uploads"
 _ABANDONED = 24 * 3600  # seconds without a byte after which an upload's remains are removed
@@ -210,6 +212,7 @@ class Directory(AbstractStorage):
                     raise NotFound(f"there is no {shown(folder)}", field="path")
                 try:
                     with fsio.opened(root, folder) as fd:
+                        _insist_on_a_list(folder, fsio.count(fd))
                         entries = sorted(fsio.names(fd))
                 except NotADirectoryError as exc:
                     raise BadRequest(f"{shown(folder)} is not a folder; name one", field="path") from exc
@@ -233,7 +236,8 @@ class Directory(AbstractStorage):
             with self._root() as root:
                 return measure(root)
 
-        return await _run("counting what is used", work)
+        with fsio.translated("counting what is used"):
+            return await walk_in_thread(work)
 
     # The hidden side.
 
@@ -363,6 +367,15 @@ async def _run(doing: str, work: Callable[[], T]) -> T:
 
 def _no_file(path: str) -> NotFound:
     return NotFound(f"there is no file {shown(path)}", field="path")
+
+
+def _insist_on_a_list(folder: str, count: int) -> None:
+    if count > MOST_LISTED:
+        raise BadRequest(
+            f"{shown(folder or ROOT)} holds {count} entries, and at most {MOST_LISTED} are listed; "
+            "name a folder in it, or look on the volume itself",
+            field="path",
+        )
 
 
 def _present(destination: int, plan: ImportPlan, area: Area, staging: int | None) -> Iterator[ManifestFile]:

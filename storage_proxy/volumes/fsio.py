@@ -237,6 +237,12 @@ def names(fd: int) -> list[tuple[str, os.stat_result]]:
     return found
 
 
+def count(fd: int) -> int:
+    """Return how many entries an open folder has."""
+    with os.scandir(fd) as entries:
+        return sum(1 for _ in entries)
+
+
 def walk(root: int, top: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Yield everything below `top` with its path, a folder before what it holds. What vanishes is passed over."""
     folders = [top]

@@ -36,7 +36,7 @@ from storage_proxy.volumes.base import AbstractVolume
 from storage_proxy.volumes.directory import Directory, Place
 from storage_proxy.volumes.paths import check_path
 from storage_proxy.volumes.quota import LIMIT_FILE, insist_on_quota, measure, read_limit, write_limit
-from storage_proxy.volumes.threads import in_thread
+from storage_proxy.volumes.threads import in_thread, walk_in_thread
 
 T = TypeVar("T")
 
@@ -112,7 +112,8 @@ class VFSVolume(AbstractVolume):
                         limit_bytes=read_limit(folder),
                     )
 
-        return await self._run("counting what a quota scope uses", work)
+        with fsio.translated("counting what a quota scope uses"):
+            return await walk_in_thread(work)
 
     async def set_quota_scope(self, scope: QuotaScopeID, limit_bytes: int | None) -> QuotaScope:
         def work() -> None:

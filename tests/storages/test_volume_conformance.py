@@ -1,8 +1,10 @@
 """What every `AbstractVolume` promises."""
 
+import asyncio
 import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -17,8 +19,10 @@ from proxy_client.errors import (
     StorageFailure,
 )
 from proxy_client.wire import QuotaScopeID, VFolderID
+from storage_proxy.volumes import directory
+from storage_proxy.volumes.quota import Usage
 from storage_proxy.volumes.vfs import VFSVolume, folder_path
-from tests.storages.models import Model, chunks, digests_of, modes
+from tests.storages.models import Model, chunks, digests_of, modes, put
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +92,51 @@ async def test_a_folder_cannot_be_made_where_a_file_lies(volume: VFSVolume, vfid
     for path in ("a", "a/b"):
         with pytest.raises(DestinationConflict):
             await volume.mkdir(vfid, path)
+
+
+async def test_a_listing_that_would_be_too_long_is_refused(
+    volume: VFSVolume, mount: Path, vfid: VFolderID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "MOST_LISTED", 3)
+    await volume.create_vfolder(vfid)
+    root = mount / folder_path(vfid)
+    put(root, {f"many/{name}": b"" for name in "abc"})
+    assert len(await volume.list_files(vfid, "many")) == 3
+    put(root, {"many/d": b""})
+    with pytest.raises(BadRequest, match="'many' holds 4 entries, and at most 3 are listed; name") as refusal:
+        await volume.list_files(vfid, "many")
+    assert refusal.value.field == "path"
+    assert [entry.path for entry in await volume.list_files(vfid)] == ["many"]
+
+
+async def test_walks_over_whole_folders_make_nothing_else_wait(
+    volume: VFSVolume, vfid: VFolderID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await volume.create_vfolder(vfid)
+    walking, most, go_on, count = 0, 0, threading.Event(), threading.Lock()
+
+    def slow(*_: object, **__: object) -> Usage:
+        nonlocal walking, most
+        with count:
+            walking += 1
+            most = max(most, walking)
+        go_on.wait(60)
+        with count:
+            walking -= 1
+        return Usage(0, 0)
+
+    monkeypatch.setattr(directory, "measure", slow)
+    walks = [asyncio.create_task(volume.vfolder_usage(vfid)) for _ in range(100)]
+    try:
+        async with asyncio.timeout(30):
+            while walking < 4:
+                await asyncio.sleep(0.01)
+            await volume.info()
+            assert await volume.list_files(vfid) == []
+    finally:
+        go_on.set()
+        await asyncio.gather(*walks)
+    assert most == 4
 
 
 async def test_a_path_is_sanitized_by_the_one_policy(volume: VFSVolume, vfid: VFolderID) -> None:
