@@ -41,6 +41,7 @@ from manager.settings import Settings
 from manager.users import Users
 from manager.webui.pages import graphiql_routes
 from proxy_client.client import StorageProxyClient
+from proxy_client.configuration import read_value
 from proxy_client.errors import BadRequest, Internal, NotFound, StowageError, Unavailable
 from proxy_client.wire import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 
@@ -63,12 +64,12 @@ def create_app(
     """Make the application; its lifespan opens and closes what it needs.
 
     The token in `admin_token_file` becomes one of the administrator admin@localhost. `proxy_transports` replaces
-    the network to the storage proxies that it names. Raises `BadRequest` for a file of the settings that cannot
+    the network to the storage proxies that it names. Raises `Unavailable` for a file of the settings that cannot
     be read.
     """
     secrets = {name: _secret(name, settings) for name in settings.storage_proxies}
-    database_url = _read("manager.database-file", settings.manager.database_file)
-    admin_token = _read("STOWAGE_ADMIN_TOKEN_FILE", admin_token_file) if admin_token_file else None
+    database_url = settings.database_url
+    admin_token = read_value(admin_token_file, "STOWAGE_ADMIN_TOKEN_FILE") if admin_token_file else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -107,17 +108,7 @@ def create_app(
 
 def _secret(name: str, settings: Settings) -> str:
     setting = f"storage-proxies.{name}.secret-file"
-    return _read(setting, settings.storage_proxies[name].secret_file).split()[0]
-
-
-def _read(setting: str, file: Path) -> str:
-    try:
-        content = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BadRequest(f"{setting}: {file} cannot be read; correct the path", field=setting) from exc
-    if not content:
-        raise BadRequest(f"{setting}: {file} is empty; write the value into it", field=setting)
-    return content
+    return read_value(settings.storage_proxies[name].secret_file, setting).split()[0]
 
 
 # The start.

@@ -20,7 +20,7 @@ from manager.app import EVERYBODYS_PERMISSIONS, create_app
 from manager.models import ArtifactRegistry, HostPermission, StorageProxy, User, UserStatus
 from manager.settings import Settings
 from migrations import migrate_manager
-from proxy_client.errors import BadRequest
+from proxy_client.errors import Unavailable
 from tests.conftest import PostgresServer
 from tests.graphql.served import SECRET, Manager, WireProxy, settings_in
 
@@ -120,10 +120,10 @@ async def test_a_database_that_is_down_is_no_end(tmp_path: Path) -> None:
 async def test_a_file_of_the_settings_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, "postgresql://x")
     (tmp_path / "secret").write_text("\n")
-    with pytest.raises(BadRequest, match=r"storage-proxies\.local\.secret-file"):
+    with pytest.raises(Unavailable, match=r"storage-proxies\.local\.secret-file"):
         create_app(settings)
     (tmp_path / "database-url").unlink()
-    with pytest.raises(BadRequest) as refused:
+    with pytest.raises(Unavailable) as refused:
         create_app(settings)
     assert refused.value.field in {"manager.database-file", "storage-proxies.local.secret-file"}
 
