@@ -46,12 +46,19 @@ def run(directory: Path, host: str, port: int, *, token_file: Path | None = None
 
 
 def check_layout(directory: Path) -> int:
-    """Return how many models the directory holds. Raises `BadRequest` that names each one laid out wrongly."""
+    """Return how many models the directory holds; warns of those without a file on standard error.
+
+    Raises `BadRequest` that names each one laid out wrongly.
+    """
     faults, count = [], 0
     for model_id in model_ids(directory):
         count += 1
         try:
-            read_model(directory, model_id)
+            model = read_model(directory, model_id)
+            if not any(path.is_file() for path in model.path.rglob("[!.]*")):
+                sys.stderr.write(
+                    f"Warning: {model_id} holds no file; put its files there or remove the folder\n"
+                )
         except HubError as exc:
             faults.append(exc.message)
     if faults:

@@ -105,3 +105,12 @@ def test_a_wrong_manifest_is_told_and_harms_no_other_model(hub: FaultHub, manife
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="is no directory"):
         create_app(tmp_path / "none")
+
+
+def test_a_model_without_a_file_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "org" / "empty" / ".cache").mkdir(parents=True)
+    (tmp_path / "org" / "full" / "weights").mkdir(parents=True)
+    (tmp_path / "org" / "full" / "weights" / "w.bin").write_bytes(b"w")
+
+    assert check_layout(tmp_path) == 2
+    assert capsys.readouterr().err.count("Warning: org/empty holds no file") == 1
