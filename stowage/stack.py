@@ -150,8 +150,8 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything that runs, the database last, and let go of the directory."""
-        for part in self._parts.values():
-            part.start_no_more()
+        for each in self._parts.values():
+            each.start_no_more()
         for name in ("manager", "worker", "proxy", "hub", "postgres"):
             if part := self._parts.pop(name, None):
                 await part.end()

@@ -194,9 +194,10 @@ async def _import(stack: Stack, model: str, stopping: asyncio.Event) -> int:
     where = await asyncio.to_thread(
         _place, stack, environment, folder, f"{name}/{version or DEFAULT_REVISION}"
     )
+    print_facts([("It lies in", "")])
+    console().print(Text(plain(where)))  # on a line of its own, to be copied
     print_facts(
         [
-            ("It lies in", where),
             ("GraphiQL", f"{stack.url}/graphql (in a browser; it asks for the token)"),
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),

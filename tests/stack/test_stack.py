@@ -375,7 +375,7 @@ def test_the_first_model_lies_where_up_says(start_stack: Callable[..., Any], tmp
     wait_until(lambda: "It lies in" in stack.output.read_text(), "no import", timeout=60)
 
     told = stack.output.read_text()
-    place = Path(told.split("It lies in")[1].split("\n")[0].strip())
+    place = Path(told.split("It lies in")[1].split("\n")[1])
 
     sample = stack.dir.hub / "sample" / "tiny-bert"
     assert (place / "config.json").read_bytes() == (sample / "config.json").read_bytes()
