@@ -107,10 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StowageError as error:
         where = f"{error.code}, {error.field}" if error.field else error.code
         _print_error(f"{error.message} ({where})")
+        _print_json_error(arguments, error.code, error.message, error.field)
         return exit_status(error)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         _print_error(error.format_message() + (f" Try `{context.command_path} --help`." if context else ""))
+        _print_json_error(arguments, BadRequest.code, error.format_message(), None)
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED
@@ -121,6 +123,13 @@ def _print_error(message: str) -> None:
     from stowage.commands.output import error  # noqa: PLC0415 -- rich costs a third of `stowage version`
 
     error(message)
+
+
+def _print_json_error(arguments: Sequence[str] | None, code: str, message: str, field: str | None) -> None:
+    if "--json" in (sys.argv[1:] if arguments is None else arguments):
+        from stowage.commands.output import print_json  # noqa: PLC0415 -- as above
+
+        print_json({"error": {"code": code, "message": message, "field": field}})
 
 
 def exit_status(error: StowageError) -> int:

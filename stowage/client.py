@@ -45,6 +45,18 @@ ANSWER_TIMEOUT = 120.0
 CONNECT_TIMEOUT = 5.0
 PAGE = 100
 
+# What the API calls an input, and what the command line does.
+_INPUTS = {
+    "input.options.path": "--path",
+    "input.options.onConflict": "--on-conflict",
+    "input.options.force": "--force",
+    "input.expiresAt": "--expires",
+    "input.host": "--host",
+    "input.vfolderId": "FOLDER",
+    "input.models": "ORG/NAME[@REVISION]",
+    "input.artifactRevisionIds": "ORG/NAME[@REVISION]",
+}
+
 _BYTE_SIZES = frozenset({"size", "bytesDone", "bytesTotal", "usedBytes", "limitBytes", "totalBytes"})
 
 
@@ -442,7 +454,7 @@ class StowageClient:
             message = (
                 f"{message} [{code}]"  # a newer manager's; the class that stands for it has another code
             )
-        return error_for(code, message, field=None if at is None else str(at))
+        return error_for(code, for_commands(message), field=None if at is None else _input_name(str(at)))
 
     def _refused(self, message: str) -> str:
         return f"{message.rstrip('.')}; the token came from {self.address.token_source}"
@@ -451,6 +463,18 @@ class StowageClient:
 def connect() -> StowageClient:
     """Open the manager that `find_stack` finds."""
     return StowageClient(find_stack())
+
+
+def for_commands(message: str) -> str:
+    """Write a message of the API with the options of the command line."""
+    return re.sub(
+        r"\bonConflict:? (OVERWRITE|FAIL)\b", lambda found: f"--on-conflict {found[1].lower()}", message
+    )
+
+
+def _input_name(field: str) -> str:
+    known = re.sub(r"\[\d+\].*", "", field)
+    return _INPUTS.get(known) or field.removeprefix("input.")
 
 
 def plain_id(node_id: str) -> str:

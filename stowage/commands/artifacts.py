@@ -106,6 +106,7 @@ def list_(
             for model in models
         ],
         right=["REVISIONS", "IN ARTIFACT STORAGE"],
+        spare=["SCANNED", "REGISTRY", "IN ARTIFACT STORAGE"],
     )
     if more is not None:
         note("There are more; --limit shows them, --search narrows the list.")
@@ -177,6 +178,7 @@ def _print_revisions(revisions: list[WholeRevision]) -> None:
             for revision in revisions
         ],
         right=["SIZE"],
+        spare=["UPDATED", "VERIFICATION", "SIZE"],
     )
 
 

@@ -78,6 +78,7 @@ def list_(
             ]
             for found in folders
         ],
+        spare=["CREATED", "MODE", "PERMISSION", "HOST"],
     )
 
 
@@ -109,7 +110,7 @@ def create(
         try:
             made = client.create_vfolder(name, usage_mode=mode.upper(), host=host)
         except (BadRequest, Forbidden) as exc:
-            if exc.field != "input.host":
+            if exc.field != "--host":
                 raise
             raise type(exc)(f"{exc.message} (`stowage folder hosts` lists them)", field="--host") from exc
     if as_json:

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.text import Text
 
-from stowage.client import StowageClient
+from stowage.client import StowageClient, for_commands
 from stowage.commands.output import (
     console,
     error,
@@ -82,7 +82,7 @@ def outcome(task: ImportTask) -> str:
     if fault is None:
         return f"the import of {model_name(task)} failed"
     at = f", at {fault['step'].lower()}" if fault["step"] else ""
-    return f"the import of {model_name(task)} failed: {fault['message']} ({fault['code']}{at})"
+    return f"the import of {model_name(task)} failed: {for_commands(fault['message'])} ({fault['code']}{at})"
 
 
 def destination_name(task: ImportTask) -> str:
@@ -104,7 +104,7 @@ def print_task(task: ImportTask) -> None:
             ("commit", task["commit"]),
             ("state", stage_name(task)),
             ("progress", amounts(task).strip("()")),
-            ("error", None if fault is None else f"{fault['message']} ({fault['code']})"),
+            ("error", None if fault is None else f"{for_commands(fault['message'])} ({fault['code']})"),
             ("storage", task["destination"].get("storageName")),
             ("folder", None if vfolder is None else f"{vfolder['name']} ({vfolder['id']})"),
             ("host", None if vfolder is None else vfolder["host"]),
@@ -138,7 +138,8 @@ def _print_outcome(task: ImportTask, files: list[VFolderFile] | None) -> None:
                 ("state", stage_name(task)),
             ]
         )
-        note(f"It goes on by itself. Watch it: stowage task watch {task['id']}")
+        note("It goes on by itself. Watch it:")
+        note(f"  stowage task watch {task['id']}")
         return
     if task["status"] != "SUCCEEDED":
         return
@@ -178,6 +179,7 @@ def print_files(files: list[VFolderFile], *, limit: int | None = None) -> None:
             for entry in shown
         ],
         right=["SIZE"],
+        spare=["CHANGED"],
     )
     if len(shown) < len(files):
         console().print(f"… and {len(files) - len(shown)} more")

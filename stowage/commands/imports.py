@@ -62,6 +62,7 @@ def scan(model: Model, *, as_json: Json = False) -> None:
             for revision in revisions
         ],
         right=["SIZE"],
+        spare=["IN ARTIFACT STORAGE", "COMMIT"],
     )
 
 

@@ -1,6 +1,7 @@
 """How the commands write: for people on a terminal, as plain lines in a pipe, as JSON for programs."""
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ def console(*, stderr: bool = False) -> Console:
     return Console(
         file=stream,
         force_terminal=terminal,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # None: nothing bold either
         width=None if terminal else _PIPE_WIDTH,
         markup=False,
         emoji=False,
@@ -67,13 +69,25 @@ def print_json(document: object) -> None:
 
 
 def print_table(
-    titles: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    titles: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
-    """Write an aligned table on stdout; the columns named in `right` hold numbers. Long lines are never cut."""
-    cells = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(cell_len(cell) for cell in column) for column in zip(titles, *cells, strict=True)]
+    """Write an aligned table on stdout; the columns named in `right` hold numbers. Long lines are never cut.
+
+    spare: the columns that a terminal which is too narrow goes without, one after the other.
+    """
     out = console()
-    for number, row in enumerate([list(titles), *cells]):
+    columns = list(zip(titles, *([plain(cell) for cell in row] for row in rows), strict=True))
+    for title in spare:
+        if sum(max(map(cell_len, column)) + 2 for column in columns) - 2 <= out.width:
+            break
+        columns = [column for column in columns if column[0] != title]
+    widths = [max(map(cell_len, column)) for column in columns]
+    titles, *cells = zip(*columns, strict=True)
+    for number, row in enumerate([titles, *cells]):
         padded = [
             padding + cell if title in right else cell + padding
             for title, cell, width in zip(titles, row, widths, strict=True)

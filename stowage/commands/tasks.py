@@ -91,6 +91,7 @@ def list_(
             for found in tasks
         ],
         right=["DONE", "SIZE"],
+        spare=["ORDERED", "SIZE", "INTO", "DONE"],
     )
     if len(tasks) < count:
         note(f"{len(tasks)} of {count}; --limit shows more")

@@ -115,6 +115,7 @@ def list_(
             ]
             for found in tokens
         ],
+        spare=["CREATED", "USER", "ENDS", "REVOKED"],
     )
 
 

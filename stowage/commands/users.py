@@ -78,6 +78,7 @@ def list_(
             ]
             for found in users
         ],
+        spare=["CREATED", "ROLE", "STATUS"],
     )
 
 

@@ -16,6 +16,7 @@ from stowage.documents import ImportTask
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 PATIENCE = 60.0  # seconds without an answer
+_NARROW = 80  # columns, below which a bar is about bytes alone
 FASTEST, SLOWEST = 0.3, 1.0  # seconds between two questions, at first and after a minute
 
 
@@ -108,14 +109,14 @@ class Bars:
 
     def __init__(self, stream: Console) -> None:
         self._stream = stream
+        narrow = stream.width < _NARROW
         self._progress = Progress(
             _text("{task.description}"),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=5)),
             TaskProgressColumn(table_column=Column(no_wrap=True)),
             _text("{task.fields[bytes]}"),
             _text("{task.fields[rate]}"),
-            _text("{task.fields[remaining]}"),
-            _text("{task.fields[files]}"),
+            *([] if narrow else [_text("{task.fields[remaining]}"), _text("{task.fields[files]}")]),
             console=stream,
             expand=True,
             refresh_per_second=5,

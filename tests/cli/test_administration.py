@@ -1,4 +1,5 @@
 import base64
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -91,7 +92,7 @@ def test_user_list_is_a_table_of_every_page(office: StandIn, stowage: Run) -> No
 def test_user_list_says_who_may_when_the_caller_may_not(office: StandIn, stowage: Run) -> None:
     office.refuse("users", "FORBIDDEN", "only administrators may do this; ask one")
     outcome = stowage("user", "list", "--json")
-    assert (outcome.status, outcome.out) == (3, "")
+    assert (outcome.status, json.loads(outcome.out)["error"]["code"]) == (3, "FORBIDDEN")
     assert "ask one" in outcome.err
 
 

@@ -262,7 +262,27 @@ def test_a_refused_import_shows_message_code_and_field(manager: StandIn, stowage
     manager.refuse("importArtifacts", "BAD_REQUEST", message, at="input.options.path")
     outcome = stowage("import", "sample/tiny-bert", "--to", "models", "--path", "../x")
     assert outcome.status == 2
-    assert outcome.err == f"Error: {message} (BAD_REQUEST, input.options.path)\n"
+    assert outcome.err == f"Error: {message} (BAD_REQUEST, --path)\n"
+
+
+def test_a_remedy_names_the_option_and_json_tells_of_the_error_on_stdout(
+    manager: StandIn, stowage: Run
+) -> None:
+    manager.refuse(
+        "importArtifacts", "CONFLICT", "in the way; import with onConflict: OVERWRITE", at="input.models[0]"
+    )
+    outcome = stowage("import", "sample/tiny-bert", "--to", "models", "--json")
+    assert (outcome.status, json.loads(outcome.out)) == (
+        2,
+        {
+            "error": {
+                "code": "CONFLICT",
+                "message": "in the way; import with --on-conflict overwrite",
+                "field": "ORG/NAME[@REVISION]",
+            }
+        },
+    )
+    assert "--on-conflict overwrite (CONFLICT, ORG/NAME[@REVISION])" in outcome.err
 
 
 def test_a_lost_connection_while_waiting_is_waited_out(manager: StandIn, stowage: Run) -> None:

@@ -46,6 +46,23 @@ def test_no_color_is_honoured(manager: StandIn) -> None:
     assert colors.search(written)
     _status, written = on_a_terminal(IMPORT, NO_COLOR="1")
     assert not colors.search(written)
+    _status, written = on_a_terminal([*STOWAGE, "folder", "list"], NO_COLOR="1")
+    assert "NAME" in written
+    assert "\x1b" not in written
+
+
+def test_a_narrow_terminal_gets_fewer_columns(manager: StandIn) -> None:
+    manager.answers["importTask"] = steps(*[task("RUNNING", step="DOWNLOAD", done=50)] * 4, task("SUCCEEDED"))
+    _status, written = on_a_terminal(IMPORT, columns=60)
+    lines = re.split(r"[\r\n]+", without_escapes(written))
+    bars = [line for line in lines if line.startswith("download")]
+    assert bars
+    assert max(map(len, bars)) <= 60
+    assert any("50 B/100 B" in line for line in bars)
+    _status, written = on_a_terminal([*STOWAGE, "folder", "list"], columns=60)
+    title, *rows = without_escapes(written).splitlines()
+    assert title.split() == ["NAME", "ID", "STATUS"]
+    assert max(map(len, rows)) <= 60
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(manager: StandIn) -> None:
