@@ -141,7 +141,11 @@ async def test_a_task_that_the_proxy_fails_over_makes_no_question_wait(
     monkeypatch.setattr(reconciler, "_MOST_TASKS", 1)
     first = await imported(world)
     second = await imported(world, revision=await world.make_revision("org/second", "main"))
-    await world.execute("UPDATE import_tasks SET updated_at = now() - interval '1 minute'")
+    # The event stream tells nothing new of them, and the first one fell silent first.
+    await world.execute("UPDATE import_tasks SET sequence = 9, updated_at = now() - interval '1 minute'")
+    await world.execute(
+        "UPDATE import_tasks SET updated_at = now() - interval '1 hour' WHERE id = :id", id=first.id
+    )
     world.near.refuse_task[first.id] = errors.Internal("a fault of the proxy")
     async with reconciling(world):
         await until(lambda: second.id in world.near.asked)
