@@ -308,9 +308,10 @@ class World:
     @contextmanager
     def meanwhile(self) -> Iterator[None]:
         """Let another import, of another registry, be under way all the time; in the end it must arrive whole."""
-        model = self.model({"other.bin": 600_000, "other.json": b"{}"}, hub=self.mirror)
+        model = self.model({"other.bin": 10_000_000, "other.json": b"{}"}, hub=self.mirror)
         folder = self.folder(self.person())
-        self.mirror.set(Rule(path=f"{model.id}/resolve/.*other.bin", stall_after=100_000))
+        # Slow, but above the minimum rate: it lasts longer than any failure takes.
+        self.mirror.set(Rule(path=f"{model.id}/resolve/.*other.bin", rate=150_000))
         task_id = self.begin(model, folder, by=folder.owner)
         self.bytes_flow(model, 100_000)
         yield
