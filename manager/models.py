@@ -138,6 +138,15 @@ class VFolderPermission(enum.StrEnum):
     RW_DELETE = "RW_DELETE"
 
 
+class VFolderInvitationState(enum.StrEnum):
+    """Where an invitation to a vfolder stands; only a PENDING one can be accepted."""
+
+    PENDING = "PENDING"
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    REVOKED = "REVOKED"
+
+
 class VFolderStatus(enum.StrEnum):
     """Where a vfolder stands; READY and MOUNTED accept imports."""
 
@@ -219,14 +228,16 @@ class ApiToken(Base):
 
 
 class Project(Base):
-    """A group of users that owns vfolders together."""
+    """A group of users that owns vfolders together. One that was deleted stays as the owner of deleted vfolders."""
 
     __tablename__ = "projects"
+    __table_args__ = (Index("uq_projects_name", "name", unique=True, postgresql_where="deleted_at IS NULL"),)
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    name: Mapped[str] = mapped_column(String(255), unique=True)
+    name: Mapped[str] = mapped_column(String(255))
     type: Mapped[ProjectType] = mapped_column(_choice(ProjectType), default=ProjectType.GENERAL)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    deleted_at: Mapped[datetime | None]
 
 
 class ProjectMember(Base):
@@ -391,6 +402,65 @@ class VFolderGrant(Base):
         ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
     )
     permission: Mapped[VFolderPermission] = mapped_column(_choice(VFolderPermission))
+
+
+class VFolderInvitation(Base):
+    """An offer of a permission on a vfolder to whoever has the address; accepted, it becomes a `VFolderGrant`."""
+
+    __tablename__ = "vfolder_invitations"
+    __table_args__ = (
+        Index(
+            "uq_vfolder_invitations_pending",
+            "vfolder_id",
+            "email",
+            unique=True,
+            postgresql_where="state = 'PENDING'",
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    vfolder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vfolders.id", ondelete="CASCADE"), index=True)
+    email: Mapped[str] = mapped_column(String(320), index=True)
+    permission: Mapped[VFolderPermission] = mapped_column(_choice(VFolderPermission))
+    inviter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    state: Mapped[VFolderInvitationState] = mapped_column(
+        _choice(VFolderInvitationState), default=VFolderInvitationState.PENDING
+    )
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    answered_at: Mapped[datetime | None]
+
+    vfolder: Mapped[VFolder] = relationship()
+
+
+class Quota(Base):
+    """What a user or project may keep on a volume, or an artifact storage may hold, and what its proxy last reported.
+
+    Exactly one of `user_id`, `project_id` and `storage_name` is set, `volume` with the first two. `staged_bytes` is
+    what of `used_bytes` was staged by imports that ran. The row is locked while an import is held against it.
+    """
+
+    __tablename__ = "quotas"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(user_id, project_id, storage_name) = 1", name="one_owner"),
+        UniqueConstraint(
+            "proxy", "volume", "user_id", "project_id", "storage_name", postgresql_nulls_not_distinct=True
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    proxy: Mapped[str] = mapped_column(String(64))
+    volume: Mapped[str | None] = mapped_column(String(64))
+    user_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("users.id"))
+    project_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("projects.id"))
+    storage_name: Mapped[str | None] = mapped_column(String(64))
+    limit_bytes: Mapped[int | None]
+    used_bytes: Mapped[int | None]
+    staged_bytes: Mapped[int] = mapped_column(default=0)
+    # The limit that the proxy reported: another one than `limit_bytes` is still to be brought there.
+    enforced_bytes: Mapped[int | None]
+    reported_at: Mapped[datetime | None]
+    asked_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ImportTask(Base):
