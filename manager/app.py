@@ -29,8 +29,6 @@ from manager.graphql.endpoint import graphql
 from manager.graphql.limits import MAX_BODY_BYTES
 from manager.graphql.socket import graphql_socket
 from manager.models import (
-    ArtifactRegistry,
-    ArtifactRegistryType,
     Base,
     HostPermission,
     ImportTask,
@@ -38,6 +36,7 @@ from manager.models import (
 )
 from manager.reconciler import Reconciler
 from manager.settings import Settings
+from manager.registries import declare_registries
 from manager.users import Users
 from manager.webui.pages import graphiql_routes
 from proxy_client.client import StorageProxyClient
@@ -128,13 +127,7 @@ async def _prepare(database: Database, settings: Settings, admin_token: str | No
         async with database.begin() as session:
             for name in settings.storage_proxies:
                 await session.execute(insert(StorageProxy).values(name=name).on_conflict_do_nothing())
-            for name, registry in settings.artifact_registries.items():
-                values = {"type": ArtifactRegistryType(registry.type.upper()), "url": registry.url}
-                await session.execute(
-                    insert(ArtifactRegistry)
-                    .values(id=uuid4(), name=name, **values)
-                    .on_conflict_do_update(index_elements=[ArtifactRegistry.name], set_=values)
-                )
+            await declare_registries(session, settings)
             if settings.vfolder is not None:
                 host = settings.vfolder.default_host
                 if not await session.scalar(select(exists().where(HostPermission.host == host))):

@@ -79,6 +79,13 @@ class ArtifactRegistryType(enum.StrEnum):
     RESERVOIR = "RESERVOIR"
 
 
+class ArtifactStorageType(enum.StrEnum):
+    """Whether an artifact storage is a directory or lies in an object storage."""
+
+    VFS = "VFS"
+    OBJECT = "OBJECT"
+
+
 class ArtifactType(enum.StrEnum):
     """What an artifact is; only models are imported today."""
 
@@ -139,12 +146,13 @@ class VFolderPermission(enum.StrEnum):
 
 
 class VFolderInvitationState(enum.StrEnum):
-    """Where an invitation to a vfolder stands; only a PENDING one can be accepted."""
+    """Where an invitation to a vfolder stands; a PENDING one can be answered, an ACCEPTED one gives its permission."""
 
     PENDING = "PENDING"
     ACCEPTED = "ACCEPTED"
     REJECTED = "REJECTED"
     REVOKED = "REVOKED"
+    LEFT = "LEFT"
 
 
 class VFolderStatus(enum.StrEnum):
@@ -181,6 +189,13 @@ class ImportStep(enum.StrEnum):
     DOWNLOAD = "DOWNLOAD"
     VERIFY = "VERIFY"
     ARCHIVE = "ARCHIVE"
+
+
+class ApprovalDecision(enum.StrEnum):
+    """What an administrator said about an import that needs approval."""
+
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
 
 
 class ImportConflictPolicy(enum.StrEnum):
@@ -280,15 +295,62 @@ class StorageProxy(Base):
 
 
 class ArtifactRegistry(Base):
-    """Where artifacts come from."""
+    """Where artifacts come from. One that was deleted stays as the origin of what past imports name.
+
+    `declared`: it stands in the manager's configuration file, and is changed there. `sealed` holds the secrets,
+    encrypted; see `manager.vault`.
+    """
 
     __tablename__ = "artifact_registries"
+    __table_args__ = (
+        Index("uq_artifact_registries_name", "name", unique=True, postgresql_where="deleted_at IS NULL"),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    name: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(64))
     type: Mapped[ArtifactRegistryType] = mapped_column(_choice(ArtifactRegistryType))
     url: Mapped[str] = mapped_column(Text)
+    api_version: Mapped[str | None] = mapped_column(String(32))
+    declared: Mapped[bool] = mapped_column(default=False)
+    sealed: Mapped[str | None] = mapped_column(Text, deferred=True)
+    has_secrets: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    deleted_at: Mapped[datetime | None]
+
+
+class ArtifactStorage(Base):
+    """A place for artifacts that was entered in GraphQL: a directory on a storage proxy, or an object storage.
+
+    An OBJECT one has endpoint, region and sealed secrets, and is used through its namespaces (buckets); a VFS one has
+    a base path, and is used by its own name and through its namespaces (directories beneath it).
+    """
+
+    __tablename__ = "artifact_storages"
+    __table_args__ = (UniqueConstraint("proxy", "name"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    type: Mapped[ArtifactStorageType] = mapped_column(_choice(ArtifactStorageType))
+    proxy: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(64))
+    base_path: Mapped[str | None] = mapped_column(Text)
+    endpoint: Mapped[str | None] = mapped_column(Text)
+    region: Mapped[str | None] = mapped_column(String(64))
+    sealed: Mapped[str | None] = mapped_column(Text, deferred=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class StorageNamespace(Base):
+    """A bucket of an object storage, or a directory of a VFS one, that artifacts may be put in."""
+
+    __tablename__ = "storage_namespaces"
+    __table_args__ = (UniqueConstraint("storage_id", "namespace"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    storage_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("artifact_storages.id", ondelete="CASCADE"))
+    namespace: Mapped[str] = mapped_column(String(63))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    storage: Mapped[ArtifactStorage] = relationship()
 
 
 class Artifact(Base):
@@ -315,10 +377,22 @@ class Artifact(Base):
 
 
 class ArtifactRevision(Base):
-    """One version of an artifact. `digest` is the commit that a scan saw; `stored_commit` the one in the archive."""
+    """One version of an artifact. `digest` is the commit that a scan saw; `stored_commit` the one in the archive.
+
+    `stored_in` says where that is: `{"proxy", "storage_name", "path"}`. `cleanup` is the same of a copy that is still
+    to be removed. `details_due_at`: when size and readme are to be asked for; null where nothing is to be asked.
+    """
 
     __tablename__ = "artifact_revisions"
-    __table_args__ = (UniqueConstraint("artifact_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("artifact_id", "version"),
+        Index(
+            "ix_artifact_revisions_details_due_at",
+            "details_due_at",
+            postgresql_where="details_due_at IS NOT NULL",
+        ),
+        Index("ix_artifact_revisions_cleanup", "id", postgresql_where="cleanup IS NOT NULL"),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     artifact_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("artifacts.id", ondelete="CASCADE"))
@@ -329,6 +403,9 @@ class ArtifactRevision(Base):
     size: Mapped[int | None]
     digest: Mapped[str | None] = mapped_column(String(64))
     stored_commit: Mapped[str | None] = mapped_column(String(64))
+    stored_in: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    cleanup: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    details_due_at: Mapped[datetime | None]
     verification: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -499,6 +576,10 @@ class ImportTask(Base):
     ordered_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     # The revision's status before this import, for an import to artifact storage.
+    # What was said about an import that needs approval; its proxy is told until it answers.
+    decision: Mapped[ApprovalDecision | None] = mapped_column(_choice(ApprovalDecision))
+    decision_reason: Mapped[str | None] = mapped_column(Text)
+    decided_at: Mapped[datetime | None]
     status_before: Mapped[ArtifactStatus | None] = mapped_column(_choice(ArtifactStatus))
 
     status: Mapped[ImportTaskStatus] = mapped_column(

@@ -15,9 +15,11 @@ from proxy_client.configuration import (
     read_toml,
     read_value,
 )
+from proxy_client.errors import Unavailable
 from proxy_client.wire import Name
 
 PREFIX = "STOWAGE_MANAGER"
+SHORTEST_KEY = 32
 Seconds = Annotated[float, Unit("seconds")]
 
 
@@ -31,6 +33,18 @@ class ManagerSection(Section):
     )
     database_pool: int = Field(default=10, ge=2, description="Connections of one manager process.")
     graphiql: bool = Field(default=True, description="Whether browsers find GraphiQL at `/graphql`.")
+    introspection: bool = Field(
+        default=True, description="Whether clients may ask for the schema itself; GraphiQL needs it."
+    )
+    operation_timeout: Seconds = Field(
+        default=60.0, gt=0, description="Time after which a query or mutation is given up."
+    )
+    key_file: Path | None = Field(
+        default=None,
+        description="File with the key for secrets that are entered in GraphQL, 32 characters or more; older keys on "
+        "further lines only decrypt. Without it no such secret is taken.",
+        examples=["secrets/manager-key"],
+    )
 
 
 class StorageProxySection(Section):
@@ -67,6 +81,9 @@ class ArtifactRegistrySection(Section):
     default: Name = Field(description="The registry of a scan that names none.", examples=["huggingface"])
     proxy: Name = Field(
         description="The storage proxy that asks registries on the manager's behalf.", examples=["local"]
+    )
+    rescan_interval: Seconds = Field(
+        default=0.0, ge=0, description="Age at which a known model is scanned again by itself; 0 is never."
     )
 
 
@@ -143,6 +160,19 @@ class Settings(Section):
 def read_settings(path: Path) -> Configuration[Settings]:
     """Read the file and the environment. Raises `BadRequest` that names each wrong setting, its place and the remedy."""
     return read_toml(path, Settings, PREFIX)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys for secrets in the database, the newest first; empty without `key-file`. Raises `Unavailable`."""
+        if self.manager.key_file is None:
+            return []
+        keys = read_value(self.manager.key_file, "manager.key-file").split()
+        if min(map(len, keys)) < SHORTEST_KEY:
+            raise Unavailable(
+                f"manager.key-file: a key has {SHORTEST_KEY} characters or more; write what openssl rand -base64 32 prints",
+                field="manager.key-file",
+            )
+        return keys
 
 
 def load_settings(path: Path) -> Settings:

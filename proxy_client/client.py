@@ -12,14 +12,21 @@ from proxy_client.errors import StowageError, Unavailable, error_for
 from proxy_client.wire import (
     REQUEST_ID_HEADER,
     ArtifactStorageInfo,
+    ConfigurationCheck,
+    ConfigurationState,
     ErrorBody,
     ImportAccepted,
     ImportOrder,
+    ImportRejection,
     ImportReport,
+    PresignedURL,
+    PresignOrder,
+    ProxyConfiguration,
     QuotaScope,
     QuotaScopeID,
     QuotaScopeUpdate,
     RegistryModel,
+    StoredArtifact,
     VFolderCreate,
     VFolderFile,
     VFolderID,
@@ -70,6 +77,20 @@ class StorageProxyClient:
     async def cancel_import(self, task_id: UUID) -> None:
         """Ask for a cancel; the outcome comes as an event. A terminal import stays as it is."""
         await self._send("POST", f"/imports/{task_id}/cancel")
+
+    async def approve_import(self, task_id: UUID) -> None:
+        """Let an import that needs approval be published; the outcome comes as an event.
+
+        May be repeated. Raises `Conflict` for one that waits for none.
+        """
+        await self._send("POST", f"/imports/{task_id}/approve")
+
+    async def reject_import(self, task_id: UUID, reason: str | None) -> None:
+        """End an import that needs approval; it becomes FAILED with the code REJECTED.
+
+        May be repeated. Raises `Conflict` for one that waits for none.
+        """
+        await self._send("POST", f"/imports/{task_id}/reject", body=ImportRejection(reason=reason))
 
     async def import_events(self, last_event_id: int) -> AsyncGenerator[ImportReport, None]:
         """Yield the latest state of every import that changed after `last_event_id`, then every change as it happens.
@@ -136,6 +157,16 @@ class StorageProxyClient:
         """Return the pre-configured artifact storages."""
         return await self._ask(list[ArtifactStorageInfo], "GET", "/artifact-storages")
 
+    async def unpublish(self, storage: str, stored: StoredArtifact) -> None:
+        """Remove what an import published in an artifact storage; may be repeated."""
+        path = f"/artifact-storages/{quote(storage, safe='')}/unpublish"
+        await self._send("POST", path, body=stored, timeout=DELETE_TIMEOUT)
+
+    async def presign(self, storage: str, order: PresignOrder) -> PresignedURL:
+        """Return a URL for one object of an artifact. Raises `BadRequest` for a storage that has no URLs."""
+        path = f"/artifact-storages/{quote(storage, safe='')}/presign"
+        return await self._ask(PresignedURL, "POST", path, body=order)
+
     async def search_models(
         self, registry: str, *, search: str | None, limit: int, sort: str | None = None
     ) -> list[RegistryModel]:
@@ -147,11 +178,32 @@ class StorageProxyClient:
             list[RegistryModel], "GET", f"/registries/{quote(registry, safe='')}/models", params=params
         )
 
-    async def get_model(self, registry: str, model_id: str, revision: str | None = None) -> RegistryModel:
-        """Describe a model with one revision, or all branches and tags; commit, size and readme are filled."""
-        params = {"revision": revision} if revision is not None else {}
+    async def get_model(
+        self, registry: str, model_id: str, revision: str | None = None, *, details: bool = True
+    ) -> RegistryModel:
+        """Describe a model with one revision, or all branches and tags.
+
+        The commit is filled, and with `details` size and readme.
+        """
+        params = ({"revision": revision} if revision is not None else {}) | (
+            {} if details else {"details": "false"}
+        )
         path = f"/registries/{quote(registry, safe='')}/models/{quote(model_id)}"
         return await self._ask(RegistryModel, "GET", path, params=params)
+
+    # What the manager hands over.
+
+    async def configuration(self) -> ConfigurationState:
+        """Say which configuration the proxy works with."""
+        return await self._ask(ConfigurationState, "GET", "/configuration")
+
+    async def put_configuration(self, configuration: ProxyConfiguration) -> ConfigurationState:
+        """Replace everything that was handed over before; returns once every later order is read with it."""
+        return await self._ask(ConfigurationState, "PUT", "/configuration", body=configuration)
+
+    async def check_configuration(self, check: ConfigurationCheck) -> None:
+        """Try a registry or a storage; returns if it can be used, else raises what stands in the way."""
+        await self._send("POST", "/configuration/check", body=check)
 
     async def ready(self) -> None:
         """Return if the proxy can take imports; raises `Unavailable` with the proxy's reasons."""

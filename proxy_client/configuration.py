@@ -160,6 +160,8 @@ def sections_of(annotation: Any) -> list[type[Section]]:
     """Return the kinds of table that a setting's type speaks of; none for a single value."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
+    if get_origin(annotation) is Annotated:
+        return sections_of(get_args(annotation)[0])
     return [section for part in get_args(annotation) for section in sections_of(part)]
 
 
@@ -247,7 +249,8 @@ def _faults(error: ValidationError, model: type[Section]) -> list[Fault]:
         if isinstance(cause, WrongSettings):
             faults += cause.faults
         else:
-            where = told["loc"]
+            # A tag that chose between kinds of table, as "type=s3", is no key of the file.
+            where = tuple(key for key in told["loc"] if "=" not in str(key))
             remedy = _remedy(told["type"], told["msg"], where, model)
             faults.append(Fault(where[:-1] if where and where[-1] == "[key]" else where, remedy))
     return faults
@@ -255,6 +258,8 @@ def _faults(error: ValidationError, model: type[Section]) -> list[Fault]:
 
 def _remedy(kind: str, message: str, where: tuple[str | int, ...], model: type[Section]) -> str:
     known = _fields(model, where[:-1])
+    if kind == "extra_forbidden" and str(where[-1]) in known:
+        return "is a setting of another kind of this table; take it away, or correct the table's type"
     if kind == "extra_forbidden":
         like = difflib.get_close_matches(str(where[-1]), known, n=1)
         hint = f"did you mean {like[0]}?" if like else f"known here: {', '.join(sorted(known)) or 'nothing'}"

@@ -1,5 +1,6 @@
 """Every type that crosses the wire between the manager and a storage proxy. No I/O here."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ REQUEST_ID_HEADER = "X-Request-Id"
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 COMMIT_PATTERN = r"^[0-9a-f]{40}([0-9a-f]{24})?$"
+URL_PATTERN = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 RequestId = Annotated[str, StringConstraints(pattern=REQUEST_ID_PATTERN)]
@@ -29,6 +31,7 @@ ModelId = Annotated[str, StringConstraints(pattern=MODEL_ID_PATTERN)]
 Commit = Annotated[str, StringConstraints(pattern=COMMIT_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Revision = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Url = Annotated[str, StringConstraints(pattern=URL_PATTERN, max_length=2000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,12 @@ class ImportAccepted(_Answer):
     task_id: UUID
 
 
+class ImportRejection(_Request):
+    """The body of `POST /imports/{task_id}/reject`: why, for people."""
+
+    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
 class ImportFault(_Answer):
     """Why an import failed: a code of `proxy_client.errors`, a sentence for people, the step it happened in."""
 
@@ -314,16 +323,44 @@ class ArtifactStorageInfo(_Answer):
     used_bytes: int | None = None
 
 
+class StoredArtifact(_Request):
+    """The body of `POST /artifact-storages/{name}/unpublish`: what an import published there, and where."""
+
+    model_id: ModelId
+    revision: Revision
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+
+
+class PresignOrder(_Request):
+    """The body of `POST /artifact-storages/{name}/presign`; `key` is relative to `path`, which the URL never leaves."""
+
+    method: Literal["GET", "PUT"]
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    key: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    expires_seconds: Annotated[int, Field(ge=1, le=604_800)]
+
+
+class PresignedURL(_Answer):
+    """A URL that needs no token until it expires; `fields` are headers that the request has to carry."""
+
+    url: str
+    fields: dict[str, str] = {}
+
+
 # The registries.
 
 
 class RegistryRevision(_Answer):
-    """One branch or tag of a model at a registry; `size` is the sum of its files, in bytes."""
+    """One branch or tag of a model at a registry; `size` is the sum of its files, in bytes.
+
+    `described` is false where size and readme were not asked for.
+    """
 
     name: str
     commit: str
     size: int | None = None
     readme: str | None = None
+    described: bool = True
 
 
 class RegistryModel(_Answer):
@@ -336,6 +373,68 @@ class RegistryModel(_Answer):
     last_modified: datetime | None = None
     tags: list[str] = []
     revisions: list[RegistryRevision] = []
+
+
+# What the manager hands over.
+
+
+class RegistryConfiguration(_Request):
+    """A registry that was entered at the manager."""
+
+    name: Name
+    type: Literal["huggingface"] = "huggingface"
+    url: Url
+    token: str | None = Field(default=None, repr=False)
+
+
+class VFSStorageConfiguration(_Request):
+    """A directory of the proxy's host, beneath one of its `storage-roots`."""
+
+    type: Literal["vfs"] = "vfs"
+    name: Name
+    base_path: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+
+
+class ObjectStorageConfiguration(_Request):
+    """A bucket of an object storage that speaks S3; without one it can be checked, not used."""
+
+    type: Literal["s3"] = "s3"
+    name: Name
+    endpoint: Url
+    region: str
+    bucket: str | None = None
+    access_key: str = Field(repr=False)
+    secret_key: str = Field(repr=False)
+
+
+ArtifactStorageConfiguration = Annotated[
+    VFSStorageConfiguration | ObjectStorageConfiguration, Field(discriminator="type")
+]
+
+
+class ProxyConfiguration(_Request):
+    """The body of `PUT /configuration`: everything that was entered at the manager for one proxy, with its secrets."""
+
+    registries: list[RegistryConfiguration] = []
+    artifact_storages: list[ArtifactStorageConfiguration] = []
+
+    @property
+    def digest(self) -> str:
+        """What tells two configurations apart, in hex."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class ConfigurationState(_Answer):
+    """The digest of the `ProxyConfiguration` that a proxy works with; null before the first one."""
+
+    digest: str | None = None
+
+
+class ConfigurationCheck(_Request):
+    """The body of `POST /configuration/check`: what is to be tried before anybody keeps it."""
+
+    registry: RegistryConfiguration | None = None
+    artifact_storage: ArtifactStorageConfiguration | None = None
 
 
 class ErrorBody(_Answer):
