@@ -1,86 +1,163 @@
-"""What every verifier offers, and how their reports become one verdict."""
+"""What a verifier is, what it answers, and how the answers of all become one verdict.
 
-import asyncio
-import time
+A verifier is one of three kinds: `SandboxedVerifier` (blocking code, run in a limited worker process: everything that
+parses a stranger's bytes), `FileVerifier` (asynchronous: it asks a service) and `TreeVerifier` (needs all files at once).
+It says what it found, and of each file whether it was looked at wholly: silence about a file is never a pass.
+"""
+
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal
 
-from proxy_client.wire import Finding, VerificationReport, VerifierReport
-from storage_proxy.storages.base import Digests, ImportPlan, StagingArea
+from proxy_client.wire import Finding, VerificationReport
+from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagingArea
+from storage_proxy.verifiers.policy import Policy
+
+Verdict = Literal["clean", "flagged", "incomplete", "blocked"]
+Severity = Literal["note", "flag", "block"]
+"""`note` is for people and changes no verdict; `flag` asks for an approval; `block` refuses."""
+
+_LONGEST_TEXT = 500
+_SEVERITIES: dict[str, Verdict] = {"note": "clean", "flag": "flagged", "block": "blocked"}
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A whole file of an import that nobody can see yet.
+
+    open: gives a fresh, blocking, seekable stream at its beginning, of a regular local file with a `fileno()`; the
+    caller closes it. Raises `OSError` or `StorageError`.
+    digests: None where nobody asked for them, as in `stowage verify`.
+    """
+
+    path: str
+    size: int
+    digests: Digests | None
+    open: Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What one verifier says of one file. `covered` is false when it did not look, or not wholly; `reason` says why."""
+
+    findings: Sequence[Finding] = ()
+    covered: bool = True
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TreeResult:
+    """What one verifier says of all files: `covered` holds the paths that it looked at wholly."""
+
+    findings: Sequence[Finding] = ()
+    covered: Collection[str] = ()
+    reason: str | None = None
 
 
 class AbstractVerifier(ABC):
-    """Looks at every file of an import before anything of it is visible."""
+    """Looks at every file of an import before anything of it is visible. May be used for several imports at once.
+
+    `name` is how the configuration and reports call it; `version` changes when its answers may.
+    """
 
     name: str
     version: str
 
-    @abstractmethod
-    async def examine(
-        self, plan: ImportPlan, digests: Mapping[str, Digests], staging: StagingArea
-    ) -> list[Finding]:
-        """Return what speaks against publishing, in the files' order; an empty list is a clean bill.
 
-        `digests` holds, by path, what each file's present bytes hash to; a path of the plan that is not in it was not found.
-        `staging` gives the bytes of files that were fetched.
+class FileVerifier(AbstractVerifier):
+    """Examines one file at a time by waiting for somebody else: a service on a socket, a process of its own."""
+
+    @abstractmethod
+    async def examine_file(self, file: StagedFile, policy: Policy) -> FileResult:
+        """Return what speaks against publishing the file. Cancelled when `policy.limits.seconds` are over.
+
+        May raise anything: that counts as an error of this verifier, and the file as not covered. Blocks nothing.
         """
+
+
+class SandboxedVerifier(AbstractVerifier):
+    """Examines one file at a time with blocking code, in a worker process with little memory, no network and no writing.
+
+    The worker makes its own instance, `type(self)(**self.arguments)`; `arguments` are JSON. Death of the process,
+    too much memory or time are an error of this verifier for that file, and the file counts as not covered.
+    """
+
+    arguments: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def examine(self, path: str, stream: BinaryIO, size: int, policy: Policy) -> FileResult:
+        """Return what speaks against publishing the file at `path` (a name, not a place), whose bytes are `stream`.
+
+        The stream is at its beginning, seekable, has a `fileno()` and is closed by the caller. Streams of many gigabytes
+        come: read what is needed and keep little.
+        """
+
+
+class TreeVerifier(AbstractVerifier):
+    """Examines all files together, once the last of them is whole."""
+
+    @abstractmethod
+    async def examine_tree(
+        self, files: Sequence[StagedFile], planned: Sequence[PlannedFile], policy: Policy
+    ) -> TreeResult:
+        """Return what speaks against publishing. `planned` is what should be there, `files` what is, both in the plan's order."""
+
+
+@dataclass
+class Outcome:
+    """What one verifier said in one import: findings, the paths it covered, and why it did not cover others."""
+
+    name: str
+    version: str
+    required: bool
+    covered: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def worst_severity(findings: Iterable[Finding]) -> Literal["clean", "flagged", "blocked"]:
+    """Return what the findings alone amount to; a severity that is not known blocks."""
+    verdicts = {_SEVERITIES.get(finding.severity, "blocked") for finding in findings}
+    return "blocked" if "blocked" in verdicts else "flagged" if "flagged" in verdicts else "clean"
+
+
+def judge(outcomes: Sequence[Outcome], planned: Collection[str]) -> Verdict:
+    """Return the verdict: clean < flagged < incomplete < blocked, the worst of all.
+
+    Pure and monotone: a further finding, a higher severity, one more error or one covered file less never
+    makes it better. Incomplete is: no planned file, no required verifier, an error of a required verifier, or a planned
+    file that one of them did not cover. What a verifier that is not required found counts in full, its gaps do not.
+    """
+    found = worst_severity(finding for outcome in outcomes for finding in outcome.findings)
+    if found == "blocked":
+        return "blocked"
+    required = [outcome for outcome in outcomes if outcome.required]
+    whole = all(not outcome.errors and outcome.covered.issuperset(planned) for outcome in required)
+    return found if planned and required and whole else "incomplete"
+
+
+def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
+    r"""Return a stranger's text as it may stand in a report: control characters and lone surrogates escaped, cut."""
+    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in cut
+    )
 
 
 async def verify(
     verifiers: Sequence[AbstractVerifier],
     plan: ImportPlan,
     digests: Mapping[str, Digests],
-    staging: StagingArea,
+    staging: StagingArea,  # noqa: ARG001 -- verifiers that need bytes are given files
 ) -> VerificationReport:
-    """Run the verifiers one after the other. The verdict is the worst of all, and never clean without coverage.
+    """Run tree verifiers over what is known of the files; see `storage_proxy.verifiers.verification`."""
+    from storage_proxy.verifiers.verification import Verification  # noqa: PLC0415 -- which needs this module
 
-    A verifier that raises counts as one that did not look: incomplete, never clean.
-    """
-    reports = [await _run(verifier, plan, digests, staging) for verifier in verifiers]
-    covered = (
-        bool(plan.files) and bool(reports) and all(report.scanned >= len(plan.files) for report in reports)
-    )
-    statuses = {report.status for report in reports}
-    if "blocked" in statuses:
-        verdict = "blocked"
-    elif not covered or statuses & {"incomplete", "error"}:
-        verdict = "incomplete"
-    else:
-        verdict = "flagged" if "flagged" in statuses else "clean"
-    return VerificationReport.model_validate({"verdict": verdict, "verifiers": reports})
-
-
-async def _run(
-    verifier: AbstractVerifier, plan: ImportPlan, digests: Mapping[str, Digests], staging: StagingArea
-) -> VerifierReport:
-    started_at, started = datetime.now(UTC), time.monotonic()
-    findings: list[Finding] = []
-    error: str | None = None
-    scanned = sum(file.path in digests for file in plan.files)
-    try:
-        findings = await verifier.examine(plan, digests, staging)
-    except asyncio.CancelledError:
-        raise
-    except Exception as exc:  # noqa: BLE001 -- a verifier is foreign code whose run ends here; its failure is never a pass
-        error, scanned = type(exc).__name__, 0
-    if error is not None:
-        status = "error"
-    elif findings:
-        status = "blocked" if any(finding.severity == "block" for finding in findings) else "flagged"
-    else:
-        status = "clean" if scanned == len(plan.files) else "incomplete"
-    return VerifierReport.model_validate(
-        {
-            "name": verifier.name,
-            "status": status,
-            "version": verifier.version,
-            "scanned": scanned,
-            "infected": len({finding.file for finding in findings if finding.severity == "block"}),
-            "skipped": len(plan.files) - scanned,
-            "error": error,
-            "started_at": started_at,
-            "duration": time.monotonic() - started,
-            "findings": findings,
-        }
-    )
+    verification = Verification(verifiers, Policy(), plan.files)
+    for path, found in digests.items():
+        await verification.file(StagedFile(path, found.size, found, lambda: open(os.devnull, "rb")))  # noqa: PTH123, SIM115 -- never called
+    return await verification.conclude()

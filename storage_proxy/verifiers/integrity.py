@@ -1,10 +1,11 @@
 """Every file has the size and digest that the registry states for the pinned commit."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from proxy_client.wire import Finding
-from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagingArea
-from storage_proxy.verifiers.base import AbstractVerifier
+from storage_proxy.storages.base import Digests, PlannedFile
+from storage_proxy.verifiers.base import StagedFile, TreeResult, TreeVerifier
+from storage_proxy.verifiers.policy import Policy
 
 
 def mismatch(file: PlannedFile, found: Digests) -> str:
@@ -17,26 +18,29 @@ def mismatch(file: PlannedFile, found: Digests) -> str:
     )
 
 
-class IntegrityVerifier(AbstractVerifier):
+class IntegrityVerifier(TreeVerifier):
     """Compares sizes and digests; the digests were made while the bytes were written."""
 
     name = "integrity"
     version = "1"
 
-    async def examine(
+    async def examine_tree(
         self,
-        plan: ImportPlan,
-        digests: Mapping[str, Digests],
-        staging: StagingArea,  # noqa: ARG002 -- the digests say all
-    ) -> list[Finding]:
-        return [
+        files: Sequence[StagedFile],
+        planned: Sequence[PlannedFile],
+        policy: Policy,  # noqa: ARG002 -- no policy makes other bytes the right ones
+    ) -> TreeResult:
+        stated = {file.path: file for file in planned}
+        hashed = [(stated[file.path], file.digests) for file in files if file.digests is not None]
+        findings = [
             Finding(
                 file=file.path,
                 rule="digest",
                 category="integrity",
                 severity="block",
-                message=mismatch(file, digests[file.path]),
+                message=mismatch(file, digests),
             )
-            for file in plan.files
-            if file.path in digests and not file.matches(digests[file.path])
+            for file, digests in hashed
+            if not file.matches(digests)
         ]
+        return TreeResult(findings, {file.path for file, _digests in hashed})
