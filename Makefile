@@ -1,6 +1,6 @@
 # make run    set up, start everything, import one sample model into a folder and stay up (MODEL=org/name for another)
 # make test   set up and pass every test
-# The rest: install, up, check, lint fixes (fmt), docs, compose-test, soak, lock, clean.
+# The rest: install, up, check, lint fixes (fmt), docs, compose-test, bench, soak, lock, clean.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -8,7 +8,7 @@ MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-b
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run up check fmt docs test compose-test soak lock clean browser
+.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -65,6 +65,15 @@ compose-test: install-dev browser
 	@if docker info >/dev/null 2>&1; then STOWAGE_COMPOSE_TEST=1 $(BIN)/python -m pytest tests/compose --timeout 900; \
 	else echo "compose-test: skipped, no container engine answers to docker info"; fi
 
+# Stowage beside curl, aria2c, the official client and a plain loop (benchmarks/README.md). BENCH="--quick --case small"
+# passes options on. It wants a quiet machine and 25 GB of disk.
+bench: install-dev
+	@command -v nginx >/dev/null && command -v aria2c >/dev/null && command -v curl >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends nginx-light aria2 curl openssl >/dev/null; } || \
+	  { echo "make bench needs nginx, aria2c, curl and openssl: apt-get install nginx-light aria2 curl openssl"; exit 1; }
+	$(BIN)/python -m benchmarks $(BENCH)
+
 soak: install-dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
@@ -74,4 +83,4 @@ lock: install-dev
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench

@@ -1,0 +1,70 @@
+"""`make bench`: Stowage beside its rivals, in one run."""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import report, transfers
+from benchmarks.rivals import RIVALS, RivalFailed
+from benchmarks.stack import StackFailed
+
+_DIRECTORY = Path(__file__).parent.parent / ".bench"
+_PROGRAMS = {"nginx": "nginx-light", "curl": "curl", "aria2c": "aria2", "openssl": "openssl"}
+
+
+def main() -> int:
+    """Measure and print; 0 even where a promise was missed, 1 where something could not be measured."""
+    asked = _arguments()
+    console = Console(stderr=False)
+    contenders = [transfers.STOWAGE, *RIVALS] if not asked.rival else [transfers.STOWAGE, *asked.rival]
+    if asked.without_stowage:
+        contenders.remove(transfers.STOWAGE)
+    cases = asked.case or [*transfers.CASES, "manager"]
+    if missing := [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]:
+        console.print(f"the benchmark needs these packages: apt-get install {' '.join(missing)}")
+        return 1
+    results: list[transfers.Result] = []
+    try:
+        if moved := [case for case in cases if case in transfers.CASES]:
+            course = transfers.Course(
+                directory=asked.dir.absolute(),
+                contenders=contenders,
+                rounds=asked.rounds or (3 if asked.quick else 5),
+                quick=asked.quick,
+                done=lambda result: report.print_result(console, result),
+                say=lambda text: console.print(text, style="dim", highlight=False),
+            )
+            results = course.run(moved, asked.source or transfers.SOURCES)
+    except (RivalFailed, StackFailed) as exc:
+        console.print(f"not measured: {exc}", markup=False)
+        return 1
+    if asked.json:
+        asked.json.write_text(json.dumps(report.document(results, None), indent=2) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--case", action="append", choices=[*transfers.CASES, "manager"], help="only this; may be repeated"
+    )
+    parser.add_argument(
+        "--source", action="append", choices=transfers.SOURCES, help="only this; may be repeated"
+    )
+    parser.add_argument("--rival", action="append", choices=list(RIVALS), help="only this; may be repeated")
+    parser.add_argument("--without-stowage", action="store_true", help="measure the rivals alone")
+    parser.add_argument("--rounds", type=int, help="how often each takes its turn (5; 3 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="small files, for trying things out")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument(
+        "--dir", type=Path, default=_DIRECTORY, help="directory on the disk to measure (.bench); 15 GB"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

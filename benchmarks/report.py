@@ -1,0 +1,79 @@
+"""What was measured, for people and for programs."""
+
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.transfers import STOWAGE, Result
+
+_MIB = 1 << 20
+
+
+def print_result(console: Console, result: Result) -> None:
+    """Print one case at one source: every contender, then every promise."""
+    title = f"{result.case}, {result.source}: {result.files} files, {result.size / _MIB:,.0f} MiB"
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "median s", "least to most s", "MiB/s", "stowage takes"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, seconds in result.seconds.items():
+        median = result.median(name)
+        ratio = f"{result.ratio(name):.2f} x" if STOWAGE in result.seconds and name != STOWAGE else ""
+        spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+        table.add_row(name, f"{median:.2f}", spread, f"{result.size / _MIB / median:,.0f}", ratio)
+    console.print(table)
+    for bar in result.bars:
+        verdict = "[green]pass[/]" if bar.passed else "[red]miss[/]"
+        console.print(f"  {verdict}  {bar.name}: {bar.measured:.2f}, at most {bar.limit:g}", highlight=False)
+    if result.costs:
+        told = f"{result.cpu_per_gib:.2f} CPU-s per GiB, peak RSS {result.peak_rss / 1e6:.0f} MB"
+        console.print(f"  worker: {told}", highlight=False)
+    console.print()
+
+
+def document(results: list[Result], manager: dict[str, Any] | None) -> dict[str, Any]:
+    """Return everything as JSON values."""
+    return {
+        "machine": _machine(),
+        "transfers": [
+            {
+                **{name: value for name, value in asdict(result).items() if name not in {"seconds", "costs"}},
+                "contenders": {
+                    name: {"seconds": seconds, "median": result.median(name)}
+                    for name, seconds in result.seconds.items()
+                },
+                "imports": [asdict(cost) for cost in result.costs],
+                "bars": [asdict(bar) | {"passed": bar.passed} for bar in result.bars],
+            }
+            for result in results
+        ],
+        "manager": manager,
+    }
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": len(models),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "huggingface_hub": version("huggingface_hub"),
+        "httpx": version("httpx"),
+        **{name: _version([name, "--version"]) for name in ("curl", "aria2c")},
+        "nginx": _version(["nginx", "-v"]),
+    }
+
+
+def _version(command: list[str]) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (told.stdout or told.stderr).splitlines()[0]
