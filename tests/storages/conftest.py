@@ -10,7 +10,7 @@ from proxy_client.wire import QuotaScopeID, VFolderID
 from storage_proxy.storages.vfs import VFSStorage
 from storage_proxy.storages.volume_adapter import VolumeStorageAdapter
 from storage_proxy.volumes.vfs import VFSVolume
-from tests.storages.models import Storage
+from tests.storages.models import Place, Storage
 
 SCOPE = QuotaScopeID("user", UUID(int=0xA))
 VFID = VFolderID(SCOPE, UUID("deadbeefdeadbeefdeadbeefdeadbeef"))
@@ -49,12 +49,23 @@ def vfs(mount: Path) -> Storage:
     return Storage(VFSStorage("archive", mount), mount, mount / ".staging")
 
 
-@pytest.fixture(params=["vfs", "vfolder"])
-async def place(request: pytest.FixtureRequest, mount: Path) -> Storage:
-    if request.param == "vfs":
+async def _directory(kind: str, mount: Path) -> Storage:
+    if kind == "vfs":
         return Storage(VFSStorage("archive", mount), mount, mount / ".staging")
     volume = VFSVolume("volume1", mount)
     await volume.create_vfolder(VFID)
     root = mount / SCOPE.id.hex / "de" / "ad" / "beefdeadbeefdeadbeefdeadbeef"
     adapter = VolumeStorageAdapter("vfolder_storage_request-1", volume, VFID)
     return Storage(adapter, root, mount / SCOPE.id.hex / ".staging")
+
+
+@pytest.fixture(params=["vfs", "vfolder"])
+async def directory(request: pytest.FixtureRequest, mount: Path) -> Storage:
+    """A storage in a directory, of each kind."""
+    return await _directory(request.param, mount)
+
+
+@pytest.fixture(params=["vfs", "vfolder"])
+async def place(request: pytest.FixtureRequest, mount: Path) -> Place:
+    """A storage of every kind."""
+    return await _directory(request.param, mount)

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from storage_proxy.volumes import fsio, threads
+from storage_proxy.volumes import fsio, threads, writer
 
 KILLED = 77
-_CHANGES = {"fchmod", "fchown", "fdatasync", "fsync", "ftruncate", "link"} | {
+_CHANGES = {"copy_file_range", "fchmod", "fchown", "fdatasync", "fsync", "ftruncate", "link"} | {
     "mkdir",
+    "pwrite",
     "rename",
     "rmdir",
     "unlink",
@@ -80,7 +81,8 @@ def in_child(work: Callable[[], Coroutine[Any, Any, object]]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = 1
     try:
-        threads._pool = ThreadPoolExecutor()  # the parent's threads did not come along
+        # The parent's threads did not come along.
+        threads._pool, writer._syncs = ThreadPoolExecutor(), ThreadPoolExecutor()
         asyncio.run(work())
         status = 0
     finally:

@@ -1,5 +1,6 @@
 """Models to import, and a look at what lies in a folder."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID, uuid4
 
 from proxy_client.wire import OnConflict
@@ -17,6 +19,8 @@ from storage_proxy.storages.base import (
     Manifest,
     ManifestFile,
     PlannedFile,
+    StagedWriter,
+    StagingArea,
 )
 
 FAIL, OVERWRITE = OnConflict.FAIL, OnConflict.OVERWRITE
@@ -26,9 +30,30 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digests_of(data: bytes) -> Digests:
+def digests_of(data: bytes, *, blob_id: bool = True) -> Digests:
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    return Digests(len(data), sha256(data), blob)
+    return Digests(len(data), sha256(data), blob if blob_id else None)
+
+
+def planned(path: str, data: bytes, *, lfs: bool = True) -> PlannedFile:
+    """Plan a file as a registry states it: with its sha256 if it is an LFS file, else with Git's blob id."""
+    if lfs:
+        return PlannedFile(path=path, size=len(data), sha256=sha256(data))
+    return PlannedFile(path=path, size=len(data), blob_id=digests_of(data).blob_id)
+
+
+def fill(writer: StagedWriter, data: bytes, step: int = 1 << 20) -> None:
+    """Write what is missing, front to back."""
+    for start, stop in writer.missing():
+        for begin in range(start, stop, step):
+            writer.write(begin, memoryview(data)[begin : min(begin + step, stop)])
+
+
+def write(staging: StagingArea, file: PlannedFile, data: bytes) -> Digests:
+    """Bring a file into a staging area through a writer; blocks."""
+    with staging.open_writer(file) as writer:
+        fill(writer, data)
+        return writer.finish()
 
 
 async def chunks(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -36,13 +61,40 @@ async def chunks(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
+class Place(Protocol):
+    """A storage of any kind under test, and a look at it past its own interface."""
+
+    storage: AbstractStorage
+
+    async def visible(self) -> dict[str, object]:
+        """Return every visible file's bytes, and what a manifest says but for its time."""
+        ...
+
+    async def hidden(self) -> list[str]:
+        """Return whatever lies in staging, unfinished uploads too."""
+        ...
+
+    async def put(self, files: Mapping[str, bytes]) -> None:
+        """Write files as the user does."""
+        ...
+
+
 @dataclass
 class Storage:
-    """A storage under test and where its visible files lie."""
+    """A storage in a directory under test, and where its visible files lie."""
 
     storage: AbstractStorage
     root: Path
     staging: Path
+
+    async def visible(self) -> dict[str, object]:
+        return {path: found for path, found in look(self.root).items() if found != "folder"}
+
+    async def hidden(self) -> list[str]:
+        return [str(path.relative_to(self.staging)) for path in self.staging.rglob("*") if path.is_file()]
+
+    async def put(self, files: Mapping[str, bytes]) -> None:
+        put(self.root, files)
 
 
 @dataclass(frozen=True)
@@ -65,9 +117,7 @@ class Model:
             commit=sha256(repr(sorted(self.files.items())).encode())[:40],
             path=path,
             files=tuple(
-                PlannedFile(path=name, size=len(data), sha256=sha256(data))
-                if number % 2
-                else PlannedFile(path=name, size=len(data), blob_id=digests_of(data).blob_id)
+                planned(name, data, lfs=bool(number % 2))
                 for number, (name, data) in enumerate(self.files.items())
             ),
         )
@@ -81,15 +131,22 @@ class Model:
         ]
 
     async def stage(self, storage: AbstractStorage, path: str, *without: str) -> None:
-        """Do what DOWNLOAD does."""
+        """Do what DOWNLOAD does, in turns with a writer and at once."""
         plan = self.plan(path)
         staging = await storage.open_staging(self.task_id)
         await staging.save_plan(plan)
-        for name, data in self.files.items():
-            if name not in without:
-                async with staging.open_writer(name, len(data)) as writer:
-                    await writer.write(data)
-                    await writer.finish()
+
+        def work() -> None:
+            for number, file in enumerate(plan.files):
+                if file.path not in without:
+                    data = self.files[file.path]
+                    found = write(staging, file, data) if number % 2 else staging.add(file, data)
+                    assert file.matches(found)
+
+        try:
+            await asyncio.to_thread(work)
+        finally:
+            await staging.settle()
 
     async def bring(self, storage: AbstractStorage, path: str, on_conflict: OnConflict = FAIL) -> Manifest:
         """Do what an import does, from the first look to the removal of the staging area."""

@@ -32,8 +32,8 @@ async def updated(vfs: Storage) -> Storage:
     return vfs
 
 
-def publish(place: Storage, on_conflict: OnConflict = FAIL) -> object:
-    return place.storage.publish(NEW.plan("/"), NEW.staged(), on_conflict)
+def publish(directory: Storage, on_conflict: OnConflict = FAIL) -> object:
+    return directory.storage.publish(NEW.plan("/"), NEW.staged(), on_conflict)
 
 
 def between_plan_and_moves(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], object]) -> None:
