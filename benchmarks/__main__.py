@@ -1,14 +1,17 @@
 """`make bench`: Stowage beside its rivals, in one run."""
 
 import argparse
+import asyncio
 import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from benchmarks import report, transfers
+from benchmarks import manager, report, transfers
+from benchmarks.load import RequestFailed
 from benchmarks.rivals import RIVALS, RivalFailed
 from benchmarks.stack import StackFailed
 
@@ -19,7 +22,7 @@ _PROGRAMS = {"nginx": "nginx-light", "curl": "curl", "aria2c": "aria2", "openssl
 def main() -> int:
     """Measure and print; 0 even where a promise was missed, 1 where something could not be measured."""
     asked = _arguments()
-    console = Console(stderr=False)
+    console = Console()
     contenders = [transfers.STOWAGE, *RIVALS] if not asked.rival else [transfers.STOWAGE, *asked.rival]
     if asked.without_stowage:
         contenders.remove(transfers.STOWAGE)
@@ -27,23 +30,34 @@ def main() -> int:
     if missing := [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]:
         console.print(f"the benchmark needs these packages: apt-get install {' '.join(missing)}")
         return 1
+    directory = asked.dir.absolute()
     results: list[transfers.Result] = []
+    measured: dict[str, Any] | None = None
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", highlight=False)
+
     try:
         if moved := [case for case in cases if case in transfers.CASES]:
             course = transfers.Course(
-                directory=asked.dir.absolute(),
+                directory=directory,
                 contenders=contenders,
                 rounds=asked.rounds or (3 if asked.quick else 5),
                 quick=asked.quick,
                 done=lambda result: report.print_result(console, result),
-                say=lambda text: console.print(text, style="dim", highlight=False),
+                say=say,
             )
             results = course.run(moved, asked.source or transfers.SOURCES)
-    except (RivalFailed, StackFailed) as exc:
+        if "manager" in cases:
+            shutil.rmtree(directory / "manager", ignore_errors=True)
+            (directory / "manager").mkdir(parents=True)
+            measured = asyncio.run(manager.measure(directory / "manager", quick=asked.quick, say=say))
+            report.print_manager(console, measured)
+    except (RivalFailed, StackFailed, RequestFailed) as exc:
         console.print(f"not measured: {exc}", markup=False)
         return 1
     if asked.json:
-        asked.json.write_text(json.dumps(report.document(results, None), indent=2) + "\n")
+        asked.json.write_text(json.dumps(report.document(results, measured), indent=2) + "\n")
     return 0
 
 

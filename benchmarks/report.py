@@ -77,3 +77,35 @@ def _version(command: list[str]) -> str | None:
         return None
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     return (told.stdout or told.stderr).splitlines()[0]
+
+
+def print_manager(console: Console, measured: dict[str, Any]) -> None:
+    """Print what the manager took."""
+    table = Table(title="importArtifacts into a folder", title_justify="left")
+    for heading in (
+        "revisions",
+        "its SQL, ms",
+        "until committed, ms",
+        "until answered, ms",
+        "committed / SQL",
+    ):
+        table.add_column(heading, justify="right")
+    for each in measured["importArtifacts"]:
+        times = [f"{each[name] * 1e3:.1f}" for name in ("sql", "committed", "answered")]
+        table.add_row(str(each["revisions"]), *times, f"{each['answered'] / each['sql']:.1f} x")
+    console.print(table)
+    table = Table(title=f"A page of {measured['artifacts']:,} artifacts", title_justify="left")
+    for heading in ("page", "by cursor, ms", "by offset, ms"):
+        table.add_column(heading, justify="right")
+    for each in measured["pages"]:
+        table.add_row(
+            f"{each['number']:,}", f"{each['by_cursor'] * 1e3:.1f}", f"{each['by_offset'] * 1e3:.1f}"
+        )
+    console.print(table)
+    table = Table(title="One manager process, 50 clients", title_justify="left")
+    for heading in ("", "requests / s", "median ms", "p99 ms"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, each in measured["rates"].items():
+        numbers = [f"{each[key]:,.0f}" for key in ("per_second", "median_ms", "p99_ms")]
+        table.add_row(name, *numbers)
+    console.print(table)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +106,11 @@ def serve(work: Path, content: Path, models: Sequence[Model]) -> Iterator[dict[s
     log = work / "nginx.log"
     front = [sys.executable, "-m", "benchmarks.front", "--listen", str(slow), "--hub", str(plain)]
     with (
-        _running(["nginx", "-p", str(work), "-c", str(work / "nginx.conf"), "-e", str(log)], log),
-        _running([*front, "--latency", str(LATENCY), "--rate", str(RATE)], work / "front.log"),
+        running(["nginx", "-p", str(work), "-c", str(work / "nginx.conf"), "-e", str(log)], log),
+        running([*front, "--latency", str(LATENCY), "--rate", str(RATE)], work / "front.log"),
     ):
         for port in (plain, tls, slow):
-            _wait_for(port, log)
+            wait_for(port, log)
         yield {
             "plain": Source("plain", f"http://127.0.0.1:{plain}"),
             "tls": Source("tls", f"https://127.0.0.1:{tls}", work / "ca.pem"),
@@ -180,13 +180,17 @@ def _openssl(command: Sequence[str], work: Path) -> None:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path) -> Iterator[None]:
+def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Run a process until the end of the block; what it says is appended to the log."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env=environment,
             preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509 -- no thread runs yet
         )
     try:
@@ -200,10 +204,11 @@ def _running(command: Sequence[str], log: Path) -> Iterator[None]:
             process.wait()
 
 
-def _wait_for(port: int, log: Path) -> None:
+def wait_for(port: int, log: Path) -> None:
+    """Return once somebody listens on this port of 127.0.0.1; the program ends with the log's end otherwise."""
     deadline = time.monotonic() + _UP_WITHIN
     while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.02)
-    sys.exit(f"a source does not come up:\n{tail(log)}")
+    sys.exit(f"a process does not come up:\n{tail(log)}")
