@@ -1,13 +1,25 @@
-"""Who may do what. Only this module makes a `WritableVFolder` or a `DeletableVFolder`.
+"""Who may do what. Only this module makes a `WritableVFolder`, a `DeletableVFolder` or a `ShareableVFolder`.
 
-Whatever writes to a vfolder, or deletes one, takes one of them.
+Whatever writes to a vfolder, deletes one, or says who else may use it, takes one of them.
 """
 
 import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, literal, null, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    exists,
+    literal,
+    null,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import SQLCoreOperations
 
@@ -20,11 +32,13 @@ from manager.models import (
     Project,
     ProjectMember,
     ProjectType,
+    Quota,
     User,
     UserGrant,
     UserStatus,
     VFolder,
     VFolderGrant,
+    VFolderInvitation,
     VFolderPermission,
     VFolderStatus,
 )
@@ -35,6 +49,7 @@ from proxy_client.errors import Conflict, Forbidden, NotFound, Unauthenticated
 ARTIFACT_IMPORT = "artifact:import"
 CREATE_VFOLDER = "create-vfolder"
 DELETE_VFOLDER = "delete-vfolder"
+DOWNLOAD_FILE = "download-file"
 UPLOAD_FILE = "upload-file"
 
 NO_SUCH_VFOLDER = "there is no such folder among yours; check its id"
@@ -78,6 +93,16 @@ class DeletableVFolder:
 
     vfolder: VFolder
     permission: VFolderPermission
+
+
+@dataclass(frozen=True)
+class ShareableVFolder:
+    """A vfolder of which the caller may say now who else uses it.
+
+    Its row is locked: until the transaction ends it is not deleted.
+    """
+
+    vfolder: VFolder
 
 
 # What the caller may see.
@@ -125,6 +150,32 @@ def visible_tokens(caller: Caller, user_id: UUID | None) -> Select[ApiToken]:
     if owner != caller.user_id and not caller.is_admin:
         raise Forbidden("only administrators see the tokens of others; leave out userId", field="userId")
     return select(ApiToken).where(ApiToken.user_id == owner)
+
+
+def visible_invitations(caller: Caller) -> Select[VFolderInvitation]:
+    """Select the invitations to folders that are there: those to the caller, and those that the caller may revoke."""
+    return (
+        select(VFolderInvitation)
+        .join(VFolder, VFolder.id == VFolderInvitation.vfolder_id)
+        .where(
+            VFolder.status.not_like("DELETE%"),
+            or_(VFolderInvitation.email == caller.email, _may_share(caller)),
+        )
+    )
+
+
+def visible_projects(caller: Caller) -> Select[Project]:
+    """Select the projects of which the caller is a member, and all for an administrator."""
+    projects = select(Project).where(Project.deleted_at.is_(None))
+    return projects if caller.is_admin else projects.where(_is_member(caller, Project.id))
+
+
+def visible_quotas(caller: Caller) -> Select[Quota]:
+    """Select the caller's own quotas, those of the caller's projects, and all for an administrator."""
+    quotas = select(Quota)
+    if caller.is_admin:
+        return quotas
+    return quotas.where(or_(Quota.user_id == caller.user_id, _is_member(caller, Quota.project_id)))
 
 
 # What the caller may do.
@@ -238,6 +289,33 @@ async def deletable_vfolder(
     return DeletableVFolder(vfolder, permission)
 
 
+async def shareable_vfolder(
+    session: AsyncSession, caller: Caller, vfolder_id: UUID, *, field: str = "input.vfolderId"
+) -> ShareableVFolder:
+    """Prove, in one statement, that the caller may say who else uses the folder, and keep it from being deleted.
+
+    Those are its owner, of a project's folder the members whose own permission is RW_DELETE, and administrators: not
+    every member, and no guest. Raises `NotFound` for a folder that is not there or that the caller may not see,
+    `Forbidden` for one of somebody else, and `Conflict` for one that is being deleted.
+    """
+    found = (
+        await session.execute(
+            visible_vfolders(caller)
+            .add_columns(_may_share(caller))
+            .where(VFolder.id == vfolder_id)
+            .with_for_update(of=VFolder, read=True, key_share=True)
+        )
+    ).one_or_none()
+    if found is None:
+        raise NotFound(NO_SUCH_VFOLDER, field=field)
+    vfolder, _permission, may_share = found
+    if not may_share:
+        raise Forbidden("this folder is not yours to share; ask its owner or an administrator", field=field)
+    if vfolder.status.startswith("DELETE"):
+        raise Conflict(f"the folder is {vfolder.status}; share another one", field=field)
+    return ShareableVFolder(vfolder)
+
+
 def host_allows(caller: Caller, host: SQLCoreOperations[str] | str, permission: str) -> ColumnElement[bool]:
     """Express whether a row for everybody, for the caller or for a project of the caller's gives `permission`."""
     return exists().where(
@@ -254,12 +332,20 @@ def host_allows(caller: Caller, host: SQLCoreOperations[str] | str, permission: 
 
 
 async def require_project_member(
-    session: AsyncSession, caller: Caller, project_id: UUID, *, field: str = "input.projectId"
+    session: AsyncSession,
+    caller: Caller,
+    project_id: UUID,
+    *,
+    lock: bool = False,
+    field: str = "input.projectId",
 ) -> Project:
-    """Return the project if the caller is a member of it or an administrator; else raises `NotFound`."""
-    project = select(Project).where(Project.id == project_id)
-    if not caller.is_admin:
-        project = project.where(_is_member(caller, Project.id))
+    """Return the project if the caller is a member of it or an administrator; else raises `NotFound`.
+
+    With `lock` nobody deletes the project until the transaction ends.
+    """
+    project = visible_projects(caller).where(Project.id == project_id)
+    if lock:
+        project = project.with_for_update(of=Project, read=True, key_share=True)
     if (found := await session.scalar(project)) is None:
         raise NotFound("there is no such project among yours", field=field)
     return found
@@ -317,6 +403,17 @@ def _is_member(
     caller: Caller, project_id: SQLCoreOperations[UUID] | SQLCoreOperations[UUID | None]
 ) -> ColumnElement[bool]:
     return exists().where(ProjectMember.project_id == project_id, ProjectMember.user_id == caller.user_id)
+
+
+def _may_share(caller: Caller) -> ColumnElement[bool]:
+    if caller.is_admin:
+        return true()
+    in_full = exists().where(
+        VFolderGrant.vfolder_id == VFolder.id,
+        VFolderGrant.user_id == caller.user_id,
+        VFolderGrant.permission == VFolderPermission.RW_DELETE,
+    )
+    return or_(VFolder.user_id == caller.user_id, and_(_is_member(caller, VFolder.project_id), in_full))
 
 
 def _effective_permission(caller: Caller) -> ColumnElement[VFolderPermission | None]:

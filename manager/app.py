@@ -22,12 +22,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from manager.access import CREATE_VFOLDER, UPLOAD_FILE, authorize_import
+from manager.access import authorize_import
 from manager.db import Database
 from manager.graphql.context import Services
 from manager.graphql.endpoint import graphql
 from manager.graphql.limits import MAX_BODY_BYTES
 from manager.graphql.socket import graphql_socket
+from manager.hosts import HOST_PERMISSIONS
 from manager.models import (
     Base,
     HostPermission,
@@ -35,8 +36,8 @@ from manager.models import (
     StorageProxy,
 )
 from manager.reconciler import Reconciler
-from manager.settings import Settings
 from manager.registries import declare_registries
+from manager.settings import Settings
 from manager.users import Users
 from manager.webui.pages import graphiql_routes
 from proxy_client.client import StorageProxyClient
@@ -45,7 +46,6 @@ from proxy_client.errors import BadRequest, Internal, NotFound, StowageError, Un
 from proxy_client.wire import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 
 ADMIN_EMAIL = "admin@localhost"
-EVERYBODYS_PERMISSIONS = [CREATE_VFOLDER, UPLOAD_FILE, "download-file", "delete-vfolder"]
 READINESS_TIMEOUT = 5.0
 # A WebSocket's message holds one operation, as a request's body does; the server enforces it.
 MAX_MESSAGE_BYTES = MAX_BODY_BYTES
@@ -88,6 +88,8 @@ def create_app(
             stack.push_async_callback(_stop, running)
             following = asyncio.create_task(_forever("changes", app.state.services.changes.run))
             stack.push_async_callback(_stop, following)
+            counting = asyncio.create_task(_forever("quotas", app.state.services.quotas.follow))
+            stack.push_async_callback(_stop, counting)
             yield
 
     return Starlette(
@@ -133,7 +135,7 @@ async def _prepare(database: Database, settings: Settings, admin_token: str | No
                 if not await session.scalar(select(exists().where(HostPermission.host == host))):
                     await session.execute(
                         insert(HostPermission)
-                        .values(id=uuid4(), host=host, permissions=EVERYBODYS_PERMISSIONS)
+                        .values(id=uuid4(), host=host, permissions=list(HOST_PERMISSIONS))
                         .on_conflict_do_nothing()
                     )
         if admin_token is not None:

@@ -558,6 +558,7 @@ class ImportTask(Base):
         ),
         Index("ix_import_tasks_open_proxy", "proxy", postgresql_where="finished_at IS NULL"),
         Index("ix_import_tasks_requested_by_created_at", "requested_by_id", "created_at"),
+        Index("ix_import_tasks_finished_at", "finished_at"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
@@ -575,11 +576,11 @@ class ImportTask(Base):
     order: Mapped[dict[str, Any]]
     ordered_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
-    # The revision's status before this import, for an import to artifact storage.
     # What was said about an import that needs approval; its proxy is told until it answers.
     decision: Mapped[ApprovalDecision | None] = mapped_column(_choice(ApprovalDecision))
     decision_reason: Mapped[str | None] = mapped_column(Text)
     decided_at: Mapped[datetime | None]
+    # The revision's status before this import, for an import to artifact storage.
     status_before: Mapped[ArtifactStatus | None] = mapped_column(_choice(ArtifactStatus))
 
     status: Mapped[ImportTaskStatus] = mapped_column(

@@ -116,6 +116,11 @@ class ReconcilerSection(Section):
     silence_limit: Seconds = Field(
         default=30.0, gt=0, description="Silence after which the state of an open import is asked for."
     )
+    quota_interval: Seconds = Field(
+        default=300.0,
+        gt=0,
+        description="Age at which the usage that a limited quota reported is asked for anew.",
+    )
 
 
 class Settings(Section):
@@ -156,11 +161,6 @@ class Settings(Section):
         """The PostgreSQL URL of the manager's database. Raises `Unavailable`."""
         return read_value(self.manager.database_file, "manager.database-file")
 
-
-def read_settings(path: Path) -> Configuration[Settings]:
-    """Read the file and the environment. Raises `BadRequest` that names each wrong setting, its place and the remedy."""
-    return read_toml(path, Settings, PREFIX)
-
     @property
     def keys(self) -> list[str]:
         """The keys for secrets in the database, the newest first; empty without `key-file`. Raises `Unavailable`."""
@@ -173,6 +173,11 @@ def read_settings(path: Path) -> Configuration[Settings]:
                 field="manager.key-file",
             )
         return keys
+
+
+def read_settings(path: Path) -> Configuration[Settings]:
+    """Read the file and the environment. Raises `BadRequest` that names each wrong setting, its place and the remedy."""
+    return read_toml(path, Settings, PREFIX)
 
 
 def load_settings(path: Path) -> Settings:

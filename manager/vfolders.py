@@ -111,7 +111,7 @@ class VFolders:
             ) from exc
         try:
             async with self._database.begin() as session:
-                folder.project = await self._may_create(session, caller, folder)
+                folder.project = await self._may_create(session, caller, folder, lock=True)
                 session.add(folder)
                 audit(session, caller, "vfolder.create", str(folder.id), {"name": name, "host": host})
         except (StowageError, IntegrityError) as exc:
@@ -122,10 +122,12 @@ class VFolders:
             raise
         return folder
 
-    async def _may_create(self, session: AsyncSession, caller: Caller, folder: VFolder) -> Project | None:
+    async def _may_create(
+        self, session: AsyncSession, caller: Caller, folder: VFolder, *, lock: bool = False
+    ) -> Project | None:
         project = None
         if folder.project_id is not None:
-            project = await require_project_member(session, caller, folder.project_id)
+            project = await require_project_member(session, caller, folder.project_id, lock=lock)
         taken = exists().where(
             VFolder.name == folder.name,
             VFolder.user_id == folder.user_id if project is None else VFolder.project_id == folder.project_id,

@@ -11,8 +11,12 @@ from manager.catalog import Catalog
 from manager.changes import TaskChanges
 from manager.db import Database
 from manager.graphql.loaders import Loaders
+from manager.hosts import Hosts
 from manager.imports import ArtifactRevisionService
+from manager.projects import Projects
+from manager.quota import Quotas
 from manager.settings import Settings
+from manager.sharing import Sharing
 from manager.users import Users
 from manager.vfolders import VFolders
 from proxy_client.client import StorageProxyClient
@@ -29,6 +33,10 @@ class Services:
         self.imports = ArtifactRevisionService(database, settings, proxies)
         self.vfolders = VFolders(database, settings, proxies)
         self.users = Users(database)
+        self.projects = Projects(database)
+        self.sharing = Sharing(database)
+        self.hosts = Hosts(database, proxies)
+        self.quotas = Quotas(database, settings, proxies)
         self.changes = TaskChanges(database)
 
 

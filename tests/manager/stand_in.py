@@ -33,6 +33,9 @@ class StandInProxy:
         self.cancels: list[UUID] = []
         self.followed: list[int] = []
         self.vfolders: set[str] = set()
+        self.limits: dict[str, int | None] = {}
+        self.used: dict[str, int | None] = {}
+        self.before_limit: Callable[[], Awaitable[None]] | None = None
         self.models: dict[str, wire.RegistryModel] = {}
         self.asked_models: list[tuple[str, str | None]] = []
         self.refuse: dict[str, StowageError] = {}
@@ -101,6 +104,8 @@ class StandInProxy:
                 Route("/imports/{task_id:uuid}", self._guard(self.get_import)),
                 Route("/imports/{task_id:uuid}/cancel", self._guard(self.cancel_import), methods=["POST"]),
                 Route("/volumes", self._guard(self.volumes)),
+                Route(scope.removesuffix("/vfolders"), self._guard(self.quota_scope), methods=["GET", "PUT"]),
+                Route("/artifact-storages", self._guard(self.artifact_storages)),
                 Route(scope, self._guard(self.create_vfolder), methods=["POST"]),
                 Route(scope + "/{folder}", self._guard(self.delete_vfolder), methods=["DELETE"]),
                 Route(scope + "/{folder}/files", self._guard(self.vfolder_files)),
@@ -172,6 +177,20 @@ class StandInProxy:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), 0.2)
 
+    async def quota_scope(self, request: Request) -> Response:
+        key = "{volume}/{scope}".format(**request.path_params)
+        if request.method == "PUT":
+            if self.before_limit is not None:
+                await self.before_limit()
+            self.limits[key] = wire.QuotaScopeUpdate.model_validate_json(await request.body()).limit_bytes
+        scope = wire.QuotaScopeID.parse(request.path_params["scope"])
+        used, limit = self.used.get(key) or 0, self.limits.get(key)
+        return _json(wire.QuotaScope(quota_scope=scope, used_bytes=used, limit_bytes=limit))
+
+    async def artifact_storages(self, _request: Request) -> Response:
+        found = [{"name": n, "type": "vfs", "used_bytes": self.used.get(n)} for n in ("archive", "scratch")]
+        return JSONResponse(found)
+
     async def volumes(self, _request: Request) -> Response:
         return JSONResponse([{"name": "volume1", "backend": "vfs", "capabilities": []}])
 
@@ -226,7 +245,7 @@ def _bound(port: int) -> socket.socket:
     return bound
 
 
-def _json(model: wire.ImportReport | wire.RegistryModel) -> Response:
+def _json(model: wire.ImportReport | wire.RegistryModel | wire.QuotaScope) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
 
 

@@ -39,6 +39,7 @@ def upgrade() -> None:
                 "ACCEPTED",
                 "REJECTED",
                 "REVOKED",
+                "LEFT",
                 name="vfolderinvitationstate",
                 native_enum=False,
                 length=32,
@@ -91,9 +92,11 @@ def upgrade() -> None:
             postgresql_nulls_not_distinct=True,
         ),
     )
+    op.create_index("ix_import_tasks_finished_at", "import_tasks", ["finished_at"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_import_tasks_finished_at", table_name="import_tasks")
     op.drop_table("quotas")
     op.drop_table("vfolder_invitations")
     # The name of a project that is there again may be that of a deleted one.
