@@ -1,4 +1,5 @@
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,10 +8,13 @@ from uuid import UUID
 import pytest
 
 from proxy_client.wire import QuotaScopeID, VFolderID
+from storage_proxy.storages.base import StagingArea
 from storage_proxy.storages.vfs import VFSStorage
 from storage_proxy.storages.volume_adapter import VolumeStorageAdapter
+from storage_proxy.volumes import writer
 from storage_proxy.volumes.vfs import VFSVolume
 from tests.storages.models import Place, Storage
+from tests.storages.pieces import PIECE, descriptors, reopened
 
 SCOPE = QuotaScopeID("user", UUID(int=0xA))
 VFID = VFolderID(SCOPE, UUID("deadbeefdeadbeefdeadbeefdeadbeef"))
@@ -47,6 +51,25 @@ def vfid() -> VFolderID:
 @pytest.fixture
 def vfs(mount: Path) -> Storage:
     return Storage(VFSStorage("archive", mount), mount, mount / ".staging")
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PIECE", PIECE)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Insist that the test leaves no descriptor and no thread of a writer behind."""
+    before = descriptors()
+    yield
+    assert descriptors() - before == set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "hash"]
+
+
+@pytest.fixture
+def staging(mount: Path) -> StagingArea:
+    return reopened(mount)
 
 
 async def _directory(kind: str, mount: Path) -> Storage:

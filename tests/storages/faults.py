@@ -66,6 +66,20 @@ class Faults:
         return self
 
 
+class Broken:
+    """Stands in for `os` inside `fsio`: the named calls fail."""
+
+    def __init__(self, number: int, *names: str) -> None:
+        self._number = number
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        return self._fail if name in self._names else getattr(os, name)
+
+    def _fail(self, *_: object, **__: object) -> None:
+        raise OSError(self._number, "injected")
+
+
 def die() -> None:
     os._exit(KILLED)
 

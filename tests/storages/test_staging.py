@@ -1,258 +1,39 @@
-"""What a staging area promises, above all across deaths."""
+"""What a staging area in a directory promises besides its writers."""
 
 import asyncio
 import errno
-import json
 import os
 import stat
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
-from proxy_client.errors import DiskFull, StorageFailure
-from storage_proxy.storages.base import StagedWriter, StagingArea
-from storage_proxy.storages.vfs import VFSStorage
-from storage_proxy.volumes import fsio
-from storage_proxy.volumes.staging import part_of
-from tests.storages.faults import KILLED, dying_at, in_child
-from tests.storages.models import Model, Storage, digests_of, look
-
-pytestmark = pytest.mark.anyio
-
-TASK = UUID(int=1)
-DATA = bytes(range(256)) * 40_960  # 10 MiB
-MIB = 1 << 20
-
-
-async def staging_in(mount: Path) -> StagingArea:
-    return await VFSStorage("archive", mount).open_staging(TASK)
-
-
-def area(mount: Path) -> Path:
-    return mount / ".staging" / str(TASK)
-
-
-def write_and_die(mount: Path, size: int) -> None:
-    async def work() -> None:
-        staging = await staging_in(mount)
-        writer = staging.open_writer("a/big", len(DATA))
-        await writer.__aenter__()
-        for begin in range(0, size, 100_000):
-            await writer.write(DATA[begin : min(begin + 100_000, size)])
-        os._exit(KILLED)
-
-    assert in_child(work) == KILLED
-
-
-async def finish(writer: StagedWriter) -> None:
-    await writer.write(DATA[writer.offset :])
-    assert await writer.finish() == digests_of(DATA)
-
-
-def descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
-async def test_a_finished_file_has_its_digests(mount: Path) -> None:
-    staging = await staging_in(mount)
-    assert await staging.digests("a/big") is None
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset == 0
-        await finish(writer)
-    assert await staging.digests("a/big") == digests_of(DATA)
-    assert b"".join([chunk async for chunk in staging.read("a/big")]) == DATA
-    assert await (await staging_in(mount)).digests("a/big") == digests_of(DATA)
-    assert (area(mount) / "tree" / "a" / "big").read_bytes() == DATA
-
-
-async def test_pieces_of_any_size_and_kind_are_written_in_order(mount: Path) -> None:
-    staging = await staging_in(mount)
-    buffer = bytearray(70_001)
-    async with staging.open_writer("a", len(DATA)) as writer:
-        while writer.offset < len(DATA):
-            piece = DATA[writer.offset : writer.offset + (1 + writer.offset * 7 % len(buffer))]
-            buffer[: len(piece)] = piece
-            await writer.write(memoryview(buffer)[: len(piece)])  # the buffer is reused at once
-        assert await writer.finish() == digests_of(DATA)
-
-
-async def test_an_empty_file_and_one_of_another_size_than_stated(mount: Path) -> None:
-    staging = await staging_in(mount)
-    async with staging.open_writer("empty", 0) as writer:
-        assert await writer.finish() == digests_of(b"")
-    async with staging.open_writer("short", 100) as writer:
-        await writer.write(b"short")
-        assert await writer.finish() == digests_of(b"short")
-
-
-def test_a_killed_writers_successor_goes_on(mount: Path) -> None:
-    write_and_die(mount, len(DATA) - 10)
-
-    async def go_on() -> None:
-        async with (await staging_in(mount)).open_writer("a/big", len(DATA)) as writer:
-            assert len(DATA) - 8 * MIB <= writer.offset < len(DATA)
-            await finish(writer)
-
-    asyncio.run(go_on())
-
-
-def test_bytes_beyond_the_durable_ones_are_not_trusted(mount: Path) -> None:
-    write_and_die(mount, 5 * MIB)
-    part = area(mount) / part_of("a/big")
-    journal = (area(mount) / "journal").read_text().split()
-    durable = json.loads(journal[-1])["offset"]
-    # What a power cut may leave behind: a longer file with garbage where nothing was synced.
-    with part.open("r+b") as file:
-        file.seek(durable)
-        file.write(b"garbage" * MIB)
-
-    async def go_on() -> None:
-        async with (await staging_in(mount)).open_writer("a/big", len(DATA)) as writer:
-            assert writer.offset == durable
-            await finish(writer)
-
-    asyncio.run(go_on())
-
-
-@pytest.mark.parametrize(
-    "tail", [b'\n{"part":"a/big","off', b"\n\0\0\0\0", b'\n{"part":"a/big"}\n', b"\n[]\n", b"\n\xff\xfe\n"]
+from proxy_client.errors import StorageError, StorageFailure
+from storage_proxy.storages.base import StagingArea
+from storage_proxy.volumes import fsio, journal
+from tests.storages.faults import KILLED, Broken, dying_at, in_child
+from tests.storages.models import Storage, digests_of, fill, look, planned, write
+from tests.storages.pieces import (
+    BIG,
+    DATA,
+    PIECE,
+    TASK,
+    WHOLE,
+    area,
+    descriptors,
+    staging_in,
+    write_range,
 )
-def test_a_torn_journal_costs_nothing_but_its_end(mount: Path, tail: bytes) -> None:
-    write_and_die(mount, 5 * MIB)
-    with (area(mount) / "journal").open("ab") as journal:
-        journal.write(tail)
 
-    async def go_on() -> None:
-        staging = await staging_in(mount)
-        async with staging.open_writer("a/big", len(DATA)) as writer:
-            assert writer.offset >= 4 * MIB
-            await finish(writer)
-        assert await (await staging_in(mount)).digests("a/big") == digests_of(DATA)
-
-    asyncio.run(go_on())
-    assert b'"file":"a/big"' in (area(mount) / "journal").read_bytes()
-
-
-def test_a_part_that_somebody_cut_begins_again(mount: Path) -> None:
-    write_and_die(mount, 9 * MIB)
-    os.truncate(area(mount) / part_of("a/big"), MIB)
-
-    async def go_on() -> None:
-        async with (await staging_in(mount)).open_writer("a/big", len(DATA)) as writer:
-            assert writer.offset == 0
-            await finish(writer)
-
-    asyncio.run(go_on())
-
-
-def test_a_part_longer_than_the_whole_file_begins_again(mount: Path) -> None:
-    write_and_die(mount, 9 * MIB)
-
-    async def go_on() -> None:
-        async with (await staging_in(mount)).open_writer("a/big", MIB) as writer:
-            assert writer.offset == 0
-
-    asyncio.run(go_on())
-
-
-async def test_who_opens_it_next_takes_it_over(mount: Path) -> None:
-    # A worker that stood still longer than its lease goes on as if nothing had happened.
-    late = await staging_in(mount)
-    writer = late.open_writer("a/big", len(DATA))
-    await writer.__aenter__()
-    await writer.write(DATA[:MIB])
-    mine = await staging_in(mount)
-    async with mine.open_writer("a/big", len(DATA)) as successor:
-        with pytest.raises(StorageFailure, match="another worker"):
-            await writer.finish()
-        with pytest.raises(StorageFailure, match="another worker"):
-            await writer.restart()
-        with pytest.raises(StorageFailure, match="another worker"):
-            await late.drop("a/big")
-        with pytest.raises(StorageFailure, match="another worker"):
-            await late.open_writer("b", 1).__aenter__()
-        await finish(successor)
-    with suppress(StorageFailure):
-        await writer.__aexit__(None, None, None)
-    assert (area(mount) / "tree" / "a" / "big").read_bytes() == DATA
-    assert await mine.digests("a/big") == digests_of(DATA)
-
-
-async def test_leaving_without_finish_keeps_every_byte(mount: Path) -> None:
-    staging = await staging_in(mount)
-    with suppress(ConnectionResetError):
-        async with staging.open_writer("a/big", len(DATA)) as writer:
-            await writer.write(DATA[:12_345])
-            raise ConnectionResetError
-    assert await staging.digests("a/big") is None
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset == 12_345
-        await finish(writer)
-
-
-async def test_a_restart_forgets_every_byte(mount: Path) -> None:
-    staging = await staging_in(mount)
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        await writer.write(b"x" * 6 * MIB)
-        await writer.restart()
-        assert writer.offset == 0
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset == 0
-        await writer.write(b"x")
-        await writer.restart()
-        await finish(writer)
-
-
-async def test_a_dropped_file_is_gone_finished_or_not(mount: Path) -> None:
-    staging = await staging_in(mount)
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        await finish(writer)
-    await staging.drop("a/big")
-    await staging.drop("a/big")
-    assert await staging.digests("a/big") is None
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset == 0
-        await writer.write(b"x" * 6 * MIB)
-    await staging.drop("a/big")
-    assert not list((area(mount) / "parts").iterdir())
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset == 0
-
-
-async def test_a_finished_file_that_somebody_changed_is_read_again(mount: Path) -> None:
-    staging = await staging_in(mount)
-    async with staging.open_writer("a", 5) as writer:
-        await writer.write(b"right")
-        await writer.finish()
-    (area(mount) / "tree" / "a").write_bytes(b"wrong")
-    assert await staging.digests("a") == digests_of(b"wrong")
-
-
-async def test_the_plan_is_kept_and_another_commits_is_refused(mount: Path) -> None:
-    staging = await staging_in(mount)
-    assert await staging.load_plan() is None
-    plan = Model({"a": b"1", "ümlaut": b""}).plan("a/b")
-    await staging.save_plan(plan)
-    staging = await staging_in(mount)
-    assert await staging.load_plan() == plan
-    await staging.save_plan(plan)
-    with pytest.raises(StorageFailure, match="discard"):
-        await staging.save_plan(Model({"a": b"2"}).plan("a/b"))
-    await staging.discard()
-    await staging.discard()
-    assert not area(mount).exists()
-    assert await (await staging_in(mount)).load_plan() is None
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_pieces", "nothing_left")]
 
 
 def test_a_discard_that_died_is_repeated(mount: Path) -> None:
-    async def fill() -> None:
+    async def prepare() -> None:
         staging = await staging_in(mount)
         for name in ("a", "b/c"):
-            async with staging.open_writer(name, 1) as writer:
-                await writer.write(b"x")
-                await writer.finish()
+            await asyncio.to_thread(write, staging, planned(name, b"x"), b"x")
 
     async def discard() -> None:
         await (await staging_in(mount)).discard()
@@ -260,7 +41,7 @@ def test_a_discard_that_died_is_repeated(mount: Path) -> None:
     number, status = 0, KILLED
     while status == KILLED:
         number += 1
-        asyncio.run(fill())
+        asyncio.run(prepare())
         status = dying_at(number, discard)
         asyncio.run(discard())
         assert not list((mount / ".staging").iterdir())
@@ -268,92 +49,206 @@ def test_a_discard_that_died_is_repeated(mount: Path) -> None:
     assert number > 5
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync"])
-async def test_a_full_disk_is_said_and_leaves_a_usable_part(
-    mount: Path, monkeypatch: pytest.MonkeyPatch, call: str
+async def test_who_opens_it_next_takes_it_over(mount: Path) -> None:
+    # A worker that stood still longer than its lease goes on as if nothing had happened.
+    late = await staging_in(mount)
+    small = planned("small", b"x")
+    late.add(small, b"x")
+    first, second = late.open_writer(BIG), late.open_writer(planned("b", DATA))
+    write_range(first, 0, PIECE)
+    fill(second, DATA)
+    mine = await staging_in(mount)
+    with mine.open_writer(BIG) as successor:
+        for attempt in (
+            lambda: write_range(first, PIECE, 2 * PIECE),
+            first.restart,
+            second.finish,
+            lambda: late.open_writer(planned("d", b"1")),
+            lambda: late.add(planned("d", b"1"), b"1"),
+        ):
+            with pytest.raises(StorageFailure, match="another worker"):
+                attempt()
+        with pytest.raises(StorageFailure, match="another worker"):
+            await late.settle()
+        with pytest.raises(StorageFailure, match="another worker"):
+            await late.drop("a/big")
+        fill(successor, DATA)
+        assert successor.finish() == WHOLE
+    first.close()
+    second.close()
+    assert (area(mount) / "tree" / "a" / "big").read_bytes() == DATA
+    assert await mine.digests(BIG) == WHOLE
+    assert not (area(mount) / "tree" / "b").exists()
+
+
+# Small files.
+
+
+async def test_small_files_are_recorded_only_when_they_are_durable(
+    mount: Path, staging: StagingArea, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    events: list[object] = []
+    sync, record = fsio.fdatasync, journal.Journal.record_finished
+
+    def synced(fd: int) -> None:
+        sync(fd)
+        events.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+
+    def recorded(book: journal.Journal, folder: int, files: list[tuple[str, object, object]]) -> None:
+        events.append([path for path, *_ in files])
+        record(book, folder, files)
+
+    monkeypatch.setattr(fsio, "fdatasync", synced)
+    monkeypatch.setattr(journal.Journal, "record_finished", recorded)
+    names = [f"{number:03}" for number in range(130)]
+    for name in names:
+        staging.add(planned(name, b"x"), b"x")
+    first = [*names[:128], names[:128]]
+    assert events == first
+    await staging.settle()
+    await staging.settle()
+    assert events == [*first, *names[128:], names[128:]]
+
+
+async def test_a_small_file_that_a_kill_tore_is_found_out(mount: Path) -> None:
+    small = planned("a/small", b"whole content", lfs=False)
+
+    async def work() -> None:
+        staging = await staging_in(mount)
+        real = fsio.write_at
+
+        def torn(fd: int, data: memoryview, offset: int) -> None:
+            real(fd, data[:5], offset)
+            os._exit(KILLED)
+
+        fsio.write_at = torn
+        staging.add(small, b"whole content")
+
+    assert await asyncio.to_thread(in_child, work) == KILLED
     staging = await staging_in(mount)
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        await writer.write(DATA[: 5 * MIB])
+    found = await staging.digests(small)
+    assert found is not None
+    assert not small.matches(found)
+    assert small.matches(staging.add(small, b"whole content"))
+    await staging.settle()
+    assert await (await staging_in(mount)).digests(small) == digests_of(b"whole content")
 
-    class Full:
-        def __getattr__(self, name: str) -> object:
-            return self._full if name == call else getattr(os, name)
 
-        @staticmethod
-        def _full(*_: object) -> None:
-            raise OSError(errno.ENOSPC, "injected")
+async def test_a_small_file_that_a_kill_left_unrecorded_is_read_again(mount: Path) -> None:
+    small = planned("a/small", b"content", lfs=False)
 
+    async def work() -> None:
+        (await staging_in(mount)).add(small, b"content")
+        os._exit(KILLED)
+
+    assert await asyncio.to_thread(in_child, work) == KILLED
+    assert not (area(mount) / "journal").exists()
+    staging = await staging_in(mount)
+    assert await staging.digests(small) == digests_of(b"content")
+    assert b'"file"' in (area(mount) / "journal").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+async def test_leftovers_are_replaced(mount: Path, staging: StagingArea, tmp_path: Path, kind: str) -> None:
+    there = area(mount) / "tree" / "a" / "small"
+    there.parent.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"theirs")
+    if kind == "file":
+        there.write_bytes(b"left from before, and longer")
+    elif kind == "folder":
+        (there / "deep").mkdir(parents=True)
+    else:
+        there.symlink_to(outside)
+    small = planned("a/small", b"content")
+    staging.add(small, b"content")
+    await staging.settle()
+    assert await staging.digests(small) == digests_of(b"content", blob_id=False)
+    assert there.read_bytes() == b"content"
+    assert not there.is_symlink()
+    assert outside.read_bytes() == b"theirs"
+
+
+async def test_a_batch_that_cannot_be_made_durable_is_an_error_and_no_record(
+    mount: Path, staging: StagingArea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = planned("small", b"x")
+    staging.add(small, b"x")
     with monkeypatch.context() as patch:
-        patch.setattr(fsio, "os", Full())
-        with pytest.raises(DiskFull) as raised:
-            async with staging.open_writer("a/big", len(DATA)) as writer:
-                await finish(writer)
-        assert str(mount) not in raised.value.message
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset >= 4 * MIB
-        await finish(writer)
+        patch.setattr(fsio, "os", Broken(errno.EDQUOT, "fdatasync"))
+        with pytest.raises(StorageError, match="EDQUOT"):
+            await staging.settle()
+    assert not (area(mount) / "journal").exists()
+    await staging.settle()
+    assert await staging.digests(small) == digests_of(b"x", blob_id=False)
 
 
-async def test_a_cancelled_writer_keeps_what_was_written(mount: Path) -> None:
+@pytest.mark.parametrize("end", ["drop", "discard", "abandon", "settle"])
+async def test_the_descriptors_of_a_batch_are_closed(mount: Path, end: str) -> None:
     staging = await staging_in(mount)
-    started = asyncio.Event()
-
-    async def write() -> None:
-        async with staging.open_writer("a/big", len(DATA)) as writer:
-            for begin in range(0, 6 * MIB, MIB):
-                await writer.write(DATA[begin : begin + MIB])
-            started.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(write())
-    await started.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        assert writer.offset == 6 * MIB
-        await finish(writer)
-
-
-async def test_descriptors_are_closed_whatever_happens(mount: Path) -> None:
     before = descriptors()
-    staging = await staging_in(mount)
-    for _ in range(3):
-        async with staging.open_writer("a/big", len(DATA)) as writer:
-            await writer.write(DATA[:MIB])
-        reading = staging.read("none")
-        with pytest.raises(StorageFailure):
-            await anext(reading)
-    async with staging.open_writer("a/big", len(DATA)) as writer:
-        await finish(writer)
-    reading = staging.read("a/big")
-    await anext(reading)
-    await reading.aclose()
+    for number in range(3):
+        staging.add(planned(f"{number}", b"x"), b"x")
+    assert len(descriptors() - before) == 3
+    if end == "drop":
+        await staging.drop("0")
+    elif end == "discard":
+        await staging.discard()
+    elif end == "settle":
+        await staging.settle()
+    del staging
     assert descriptors() == before
 
 
-async def test_many_writers_at_once(place: Storage) -> None:
-    staging = await place.storage.open_staging(TASK)
-
-    async def write(number: int) -> None:
-        data = b"%d" % number * 10_000
-        async with staging.open_writer(f"folder{number % 3}/{number}", len(data)) as writer:
-            await writer.write(data)
-            assert await writer.finish() == digests_of(data)
-
-    await asyncio.gather(*(write(number) for number in range(100)))
-    again = await place.storage.open_staging(TASK)
-    for number in range(100):
-        assert await again.digests(f"folder{number % 3}/{number}") == digests_of(b"%d" % number * 10_000)
-    assert look(place.root) == {}
+async def test_a_finished_file_that_somebody_changed_is_read_again(mount: Path, staging: StagingArea) -> None:
+    small = planned("a", b"right")
+    write(staging, small, b"right")
+    (area(mount) / "tree" / "a").write_bytes(b"wrong")
+    assert await staging.digests(small) == digests_of(b"wrong", blob_id=False)
 
 
-async def test_nobody_else_may_look_into_staging(mount: Path) -> None:
-    staging = await staging_in(mount)
-    async with staging.open_writer("a/b", 1) as writer:
-        await writer.write(b"x")
-        await writer.finish()
+async def test_a_blob_id_that_nobody_asked_for_before_is_found_by_reading(staging: StagingArea) -> None:
+    write(staging, planned("a", b"x"), b"x")
+    assert await staging.digests(planned("a", b"x")) == digests_of(b"x", blob_id=False)
+    assert await staging.digests(planned("a", b"x", lfs=False)) == digests_of(b"x")
+
+
+# Many at once.
+
+
+@pytest.mark.parametrize("directory", ["vfs", "vfolder"], indirect=True)
+async def test_eight_writers_with_four_threads_each(directory: Storage) -> None:
+    staging = await directory.storage.open_staging(TASK)
+    files = {f"folder{number % 3}/{number}": DATA[number:] for number in range(8)}
+
+    def bring(path: str) -> None:
+        data = files[path]
+        with staging.open_writer(planned(path, data)) as file, ThreadPoolExecutor(4) as threads:
+            pieces = range(0, len(data), PIECE)
+            list(
+                threads.map(lambda begin: file.write(begin, memoryview(data)[begin : begin + PIECE]), pieces)
+            )
+            assert file.finish() == digests_of(data, blob_id=False)
+
+    await asyncio.gather(*(asyncio.to_thread(bring, path) for path in files))
+    again = await directory.storage.open_staging(TASK)
+    assert await again.all_digests([planned(path, data) for path, data in files.items()]) == {
+        path: digests_of(data, blob_id=False) for path, data in files.items()
+    }
+    assert look(directory.root) == {}
+
+
+async def test_a_reader_that_breaks_off_leaves_no_descriptor(mount: Path, staging: StagingArea) -> None:
+    write(staging, BIG, DATA)
+    with pytest.raises(StorageFailure):
+        await anext(aiter(staging.read("none")))
+    reading = staging.read("a/big")
+    await anext(reading)
+    await reading.aclose()
+
+
+async def test_nobody_else_may_look_into_staging(mount: Path, staging: StagingArea) -> None:
+    write(staging, planned("a/b", b"x"), b"x")
     for path in (mount / ".staging", area(mount), area(mount) / "parts"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((area(mount) / "journal").stat().st_mode) == 0o600
