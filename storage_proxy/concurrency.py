@@ -32,6 +32,18 @@ async def side_by_side(work: Callable[[T], Awaitable[R]], items: Iterable[T], *,
     return [results[number] for number in range(len(waiting))]
 
 
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run works that depend on each other. The first error cancels the rest, waits for them, and is raised as it is."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        for done in asyncio.as_completed(tasks):
+            await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def to_the_end(work: Coroutine[Any, Any, R]) -> R:
     """Run `work` to its end even if the caller is cancelled meanwhile; the cancel is raised afterwards."""
     task = asyncio.create_task(work)

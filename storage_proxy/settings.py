@@ -1,9 +1,10 @@
 """The storage proxy's configuration: one TOML file, read once at start."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, IPvAnyNetwork, Tag, model_validator
 
 from proxy_client.configuration import (
     Configuration,
@@ -53,17 +54,17 @@ class WorkerSection(Section):
     """`[worker]`: how imports run."""
 
     concurrency: int = Field(default=4, ge=2, le=64, description="Imports that one worker runs side by side.")
-    files_per_import: int = Field(
-        default=8, ge=1, le=64, description="Files of one import that download side by side."
-    )
     lease_seconds: Seconds = Field(
         default=4.0,
         ge=1,
         description="Silence after which another worker takes an import over; a killed worker's at once.",
     )
     max_attempts: int = Field(default=10, ge=1, description="Starts of one import before it fails for good.")
+    connections: int = Field(
+        default=64, ge=1, description="Connections for bytes at a time, shared by all workers of the proxy."
+    )
     connections_per_host: int = Field(
-        default=16, ge=1, description="Connections of one worker to one host at a time."
+        default=16, ge=1, description="Connections of one worker to one host at a time, at most."
     )
 
 
@@ -99,11 +100,105 @@ class VolumeSection(Section):
     path: Path = Field(description="Mount point.", examples=["volumes/volume1"])
 
 
-class ArtifactStorageSection(Section):
-    """`[artifact-storages.NAME]`: a pre-configured destination."""
+class VFSStorageSection(Section):
+    """`[artifact-storages.NAME]`: a pre-configured destination in a directory."""
 
     type: Literal["vfs"] = Field(default="vfs", description="Kind of storage.")
-    path: Path = Field(description="Directory of a vfs storage.", examples=["artifact-storage"])
+    path: Path = Field(description="Directory of the storage.", examples=["artifact-storage"])
+
+
+class S3StorageSection(Section):
+    """`[artifact-storages.NAME]`: a pre-configured destination in an S3 bucket."""
+
+    type: Literal["s3"] = Field(description="Kind of storage.", examples=["s3"])
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@]+/?$")] = Field(
+        description="Where the S3 API answers, http(s)://HOST[:PORT].",
+        examples=["https://s3.eu-central-1.amazonaws.com"],
+    )
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = Field(
+        description="Name of the bucket, which must exist.", examples=["models"]
+    )
+    prefix: Annotated[str, Field(pattern=r"^([^/\\]+(/[^/\\]+)*)?$", max_length=400)] = Field(
+        default="",
+        description="Folder in the bucket that the storage keeps to, as a/b; none is the whole bucket.",
+    )
+    region: str = Field(default="us-east-1", min_length=1, description="Region that requests are signed for.")
+    addressing: Literal["path", "virtual-host"] = Field(
+        default="path", description="Where the bucket's name stands: HOST/BUCKET or BUCKET.HOST."
+    )
+    access_key_file: Path | None = Field(
+        default=None,
+        description="File with the access key; without it, AWS_ACCESS_KEY_ID of the environment.",
+        examples=["secrets/s3-access-key"],
+    )
+    secret_key_file: Path | None = Field(
+        default=None,
+        description="File with the secret key; without it, AWS_SECRET_ACCESS_KEY of the environment.",
+        examples=["secrets/s3-secret-key"],
+    )
+    session_token_file: Path | None = Field(
+        default=None,
+        description="File with the token of temporary keys; without it, AWS_SESSION_TOKEN of the environment.",
+        examples=["secrets/s3-session-token"],
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates (PEM) that https is checked against, in place of the system's.",
+        examples=["s3-ca.pem"],
+    )
+    part_size: Annotated[int, Unit("bytes")] = Field(
+        default=16 << 20,
+        ge=8 << 20,
+        le=1 << 30,
+        multiple_of=8 << 20,
+        description="Least size of a part of a large upload; it grows with the file. A multiple of 8 MiB.",
+    )
+    parallel_parts: int = Field(
+        default=4, ge=1, le=64, description="Parts on their way at a time; each is held in memory."
+    )
+    connect_timeout: Seconds = Field(
+        default=10.0, gt=0, description="Time in which a connection has to be open."
+    )
+    stall_timeout: Seconds = Field(
+        default=60.0, gt=0, description="Time without a byte after which a request is cut."
+    )
+    retries: int = Field(default=5, ge=0, description="Tries of a request after the first.")
+    limit_bytes: Annotated[int | None, Unit("bytes")] = Field(
+        default=None,
+        ge=0,
+        description="What the storage may hold, staging included; without it, there is no limit.",
+        examples=[1 << 40],
+    )
+    abandoned_after: Seconds = Field(
+        default=86400.0,
+        gt=0,
+        description="Age at which uploads and staged objects of no open import are removed.",
+    )
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> "S3StorageSection":
+        if (self.access_key_file is None) != (self.secret_key_file is None):
+            lacking = "access-key-file" if self.access_key_file is None else "secret-key-file"
+            raise ValueError(f"{lacking} is missing; name both files, or neither")
+        return self
+
+
+_VFS, _S3 = "type=vfs", "type=s3"  # with a character that no name has: see `configuration`
+
+
+def _kind_of_storage(section: Any) -> str:
+    kind = section.get("type", "vfs") if isinstance(section, dict) else getattr(section, "type", "vfs")
+    return f"type={kind}"
+
+
+ArtifactStorageSection = Annotated[
+    Annotated[VFSStorageSection, Tag(_VFS)] | Annotated[S3StorageSection, Tag(_S3)],
+    Discriminator(
+        _kind_of_storage,
+        custom_error_type="kind_of_storage",
+        custom_error_message='type is none that is known; write "vfs" or "s3"',
+    ),
+]
 
 
 class ArtifactRegistrySection(Section):
@@ -118,6 +213,16 @@ class ArtifactRegistrySection(Section):
         description="File with the access token, if the registry wants one.",
         examples=["secrets/registry-token"],
     )
+    ca_file: Path | None = Field(
+        default=None,
+        description="File with certificate authorities (PEM) that are trusted besides the usual ones.",
+        examples=["secrets/registry-ca.pem"],
+    )
+    private_addresses: list[IPvAnyNetwork] = Field(
+        default_factory=list,
+        description="Private networks that the registry's answers may lead to, besides its own address.",
+        examples=[["10.20.0.0/16"]],
+    )
 
 
 class Settings(Section):
@@ -127,7 +232,9 @@ class Settings(Section):
     worker: WorkerSection = WorkerSection()
     transfer: TransferSection = TransferSection()
     volume: dict[Name, VolumeSection] = Field(default_factory=dict, examples=["volume1"])
-    artifact_storages: dict[Name, ArtifactStorageSection] = Field(default_factory=dict, examples=["archive"])
+    artifact_storages: dict[Name, ArtifactStorageSection] = Field(
+        default_factory=dict, examples=["archive", "bucket"]
+    )
     artifact_registries: dict[Name, ArtifactRegistrySection] = Field(
         default_factory=dict, examples=["huggingface"]
     )
@@ -154,6 +261,17 @@ class Settings(Section):
         for name, registry in self.artifact_registries.items():
             if registry.token_file is not None:
                 read_value(registry.token_file, f"artifact-registries.{name}.token-file")
+        for path, file in self.storage_secrets():
+            read_value(file, ".".join(path))
+
+    def storage_secrets(self) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Yield the files with the secrets of artifact storages, each with the path of its setting."""
+        for name, storage in self.artifact_storages.items():
+            if isinstance(storage, S3StorageSection):
+                for key in ("access-key-file", "secret-key-file", "session-token-file"):
+                    file: Path | None = getattr(storage, key.replace("-", "_"))
+                    if file is not None:
+                        yield ("artifact-storages", name, key), file
 
 
 def read_settings(path: Path) -> Configuration[Settings]:

@@ -1,18 +1,26 @@
 """Everything that one storage proxy is made of, opened from its configuration."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
 from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.imports.fetch import Engine
 from storage_proxy.imports.jobs import ImportJobs
 from storage_proxy.imports.pipeline import ImportPipeline
 from storage_proxy.registries.huggingface import HuggingFaceRegistry
 from storage_proxy.settings import Settings
+from storage_proxy.storages.base import PlannedFile
 from storage_proxy.storages.pool import StoragePool
-from storage_proxy.verifiers.integrity import IntegrityVerifier
+from storage_proxy.transfer.buffers import Buffers
+from storage_proxy.transfer.gate import ConnectionGate
+from storage_proxy.verifiers.policy import Policy
+from storage_proxy.verifiers.suite import load_suite
+from storage_proxy.verifiers.verification import Verification
 from storage_proxy.volumes.pool import VolumePool
+
+_BUFFERS = 64  # of 512 KiB each, for all imports of a worker
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,21 @@ class Site:
         volume_pool = VolumePool.from_settings(settings)
         storage_pool = StoragePool.from_settings(settings)
         registries = {
-            name: HuggingFaceRegistry(
-                name, section, settings.transfer, connections=settings.worker.connections_per_host
-            )
+            name: HuggingFaceRegistry(name, section, settings.transfer)
             for name, section in settings.artifact_registries.items()
         }
         authorizer = ManagerAuthorizer(settings)
+        gate = ConnectionGate(
+            per_host=settings.worker.connections_per_host, total=lambda: settings.worker.connections
+        )
+        engine = Engine(settings.transfer, gate, Buffers(_BUFFERS))
+        suite = load_suite(["integrity"], [])
+
+        def verifications(_registry: str, files: Sequence[PlannedFile]) -> Verification:
+            return Verification(suite.verifiers, Policy(), files, optional=suite.optional)
+
         pipeline = ImportPipeline(
-            settings, volume_pool, storage_pool, registries, [IntegrityVerifier()], authorizer
+            settings, volume_pool, storage_pool, registries, engine, verifications, authorizer
         )
         async with ImportJobs.open(settings.database_url, settings.proxy.database_schema) as jobs:
             try:
@@ -48,4 +63,4 @@ class Site:
             finally:
                 await authorizer.aclose()
                 for registry in registries.values():
-                    await registry.aclose()
+                    registry.close()

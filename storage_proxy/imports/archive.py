@@ -7,7 +7,6 @@ from storage_proxy.auth import ManagerAuthorizer
 from storage_proxy.concurrency import to_the_end
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.progress import ImportProgress
-from storage_proxy.imports.relay import relay
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,6 @@ class ArchiveStep:
         plan, storage = context.step_metadata["plan"], context.storage(self.step)
         staged = context.step_metadata.get("staged", [])
         if not await storage.publishing(plan.task_id):
-            names = {file.path for file in staged}
-            await relay(context, self.step, [file for file in plan.files if file.path in names])
             await self.authorizer.insist(plan.task_id)
             await progress.begin_publishing()
         # From here a cancel comes too late, and a publish that is cut short would have to be rolled forward.

@@ -1,22 +1,27 @@
-"""One import, from the order to the published files: DOWNLOAD, VERIFY, ARCHIVE over `StorageTarget`s."""
+"""One import, from the order to the published files: DOWNLOAD, VERIFY, ARCHIVE over `StorageTarget`s.
 
-from collections.abc import Mapping, Sequence
+The steps overlap by file, and nothing is visible before all of it is verified.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from proxy_client.errors import NotFound, StowageError
+from proxy_client.errors import BadRequest, NotFound, StowageError
 from proxy_client.wire import ArtifactStorageImportStep, ImportOrder
 from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.concurrency import together
 from storage_proxy.imports.archive import ArchiveStep
+from storage_proxy.imports.arrivals import Arrivals
 from storage_proxy.imports.context import ImportStepContext, open_targets
 from storage_proxy.imports.download import DownloadStep
+from storage_proxy.imports.fetch import Engine
 from storage_proxy.imports.progress import ImportProgress
-from storage_proxy.imports.verify import VerifyStep
+from storage_proxy.imports.verify import Verifications, VerifyStep
 from storage_proxy.registries.base import AbstractRegistry
 from storage_proxy.settings import Settings
 from storage_proxy.storages.pool import StoragePool
-from storage_proxy.verifiers.base import AbstractVerifier
 from storage_proxy.volumes.pool import VolumePool
 
 log = structlog.get_logger()
@@ -30,7 +35,8 @@ class ImportPipeline:
     volume_pool: VolumePool
     storage_pool: StoragePool
     registries: Mapping[str, AbstractRegistry]
-    verifiers: Sequence[AbstractVerifier]
+    engine: Engine
+    verifications: Verifications
     authorizer: ManagerAuthorizer
 
     def context(self, order: ImportOrder) -> ImportStepContext:
@@ -43,7 +49,13 @@ class ImportPipeline:
             order=order,
         )
         for step in ArtifactStorageImportStep:
-            context.storage(step)
+            storage = context.storage(step)
+            if step is ArtifactStorageImportStep.VERIFY and not storage.local:
+                raise BadRequest(
+                    f"the storage {storage.name} cannot be the target of VERIFY: verifiers need a file system; "
+                    "name a vfs storage for that step",
+                    field="storage_step_mappings.verify",
+                )
         self.registry(order.registry_name)
         return context
 
@@ -58,18 +70,23 @@ class ImportPipeline:
 
     async def run(self, context: ImportStepContext, progress: ImportProgress) -> None:
         """Bring the model to its destination. Raises a `StowageError`; then nothing of it is visible."""
-        download = DownloadStep(self.settings)
-        verify = VerifyStep(self.verifiers)
+        download = DownloadStep(self.engine)
+        verify = VerifyStep(self.verifications)
         archive = ArchiveStep(self.authorizer)
         registry = self.registry(context.registry_name)
 
         if not await self._publishing(context):
             await self.authorizer.insist(context.order.task_id)
         await progress.enter(download.step)
-        await download.run(context, registry, progress)
+        await download.prepare(context, registry, progress)
         if not await self._publishing(context):
+            # A file is looked at, and brought on, as soon as it is whole.
+            arrivals = Arrivals()
+            await together(
+                download.run(context, registry, progress, arrivals), verify.follow(context, arrivals)
+            )
             await progress.enter(verify.step)
-            await verify.run(context, progress)
+            await verify.conclude(context, progress)
         await progress.enter(archive.step)
         await archive.run(context, progress)
         await progress.published()

@@ -1,6 +1,7 @@
 """How far one import is: counted in memory by the steps, written to the database a few times a second."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,7 +22,7 @@ RATE_WINDOW = 5.0
 
 
 class ImportProgress:
-    """The counters of one attempt. Steps call the synchronous methods as often as they like.
+    """The counters of one attempt. Steps call the synchronous methods as often as they like, from any thread.
 
     `pin`, `plan`, `enter` and `verified` are durable when they return.
     """
@@ -30,6 +31,7 @@ class ImportProgress:
         self._jobs = jobs
         self._task_id = task_id
         self._fence = fence
+        self._lock = threading.Lock()
         self._files_done = 0
         self._bytes_done = 0
         self._received = 0
@@ -39,16 +41,19 @@ class ImportProgress:
 
     def file_done(self) -> None:
         """Count a file that is whole and has the right digest."""
-        self._files_done += 1
+        with self._lock:
+            self._files_done += 1
 
     def have(self, size: int) -> None:
         """Count bytes that were there before this attempt; negative where they turn out to be no use."""
-        self._bytes_done += size
+        with self._lock:
+            self._bytes_done += size
 
     def received(self, size: int) -> None:
         """Count bytes from the registry; they make the rate."""
-        self._bytes_done += size
-        self._received += size
+        with self._lock:
+            self._bytes_done += size
+            self._received += size
 
     async def pin(self, commit: str) -> None:
         """Report the commit that everything from here on is taken from."""

@@ -1,47 +1,56 @@
-"""How staged bytes get from one step's storage to the next one's."""
+"""How a staged file gets from one step's storage to the next one's."""
 
-from collections.abc import Iterable
+import os
 
 from proxy_client.errors import DigestMismatch
-from proxy_client.wire import ArtifactStorageImportStep
-from storage_proxy.concurrency import side_by_side
-from storage_proxy.imports.context import ImportStepContext
-from storage_proxy.storages.base import PlannedFile, StagingArea
+from storage_proxy.storages.base import AbstractStorage, Digests, PlannedFile, StagingArea
 from storage_proxy.verifiers.integrity import mismatch
+from storage_proxy.volumes.threads import in_thread
 
-RELAY_WIDTH = 4
 
+async def relay(file: PlannedFile, source: StagingArea, target: StagingArea, where: str) -> Digests:
+    """Copy one finished file, unless an earlier attempt did; the copy is hashed and compared with the plan.
 
-async def relay(
-    context: ImportStepContext, step: ArtifactStorageImportStep, files: Iterable[PlannedFile]
-) -> StagingArea:
-    """Return the step's own staging area with the files in it, copied from the step before if that is another storage.
-
-    A copy is hashed as it is written and compared with the plan, and one that an earlier attempt finished is kept.
+    `where` names both storages for messages. Raises `DigestMismatch`, or what the storages raise.
     """
-    order = list(ArtifactStorageImportStep)
-    before = context.storage(order[order.index(step) - 1])
-    here = context.storage(step)
-    source: StagingArea = context.step_metadata["staging"]
-    if here is before:
-        return source
-    target = await here.open_staging(context.order.task_id)
-    wanted = list(files)
-    await here.reserve(sum(file.size for file in wanted))
+    found = await target.digests(file)
+    if found is not None and file.matches(found):
+        return found
+    found = await _copied(file, source, target)
+    if not file.matches(found):
+        await target.drop(file.path)
+        raise DigestMismatch(f"{mismatch(file, found)} (copied from {where})")
+    return found
 
-    async def copy(file: PlannedFile) -> None:
-        found = await target.digests(file.path)
-        if found is not None and file.matches(found):
-            return
-        async with target.open_writer(file.path, file.size) as writer:
-            await writer.restart()
-            async for chunk in source.read(file.path):
-                await writer.write(chunk)
-            found = await writer.finish()
-        if not file.matches(found):
-            await target.drop(file.path)
-            raise DigestMismatch(f"{mismatch(file, found)} (copied from {before.name} to {here.name})")
 
-    await side_by_side(copy, wanted, width=RELAY_WIDTH)
-    context.step_metadata["staging"] = target
-    return target
+async def _copied(file: PlannedFile, source: StagingArea, target: StagingArea) -> Digests:
+    fd = await in_thread(source.open_local, file.path)
+    if fd is not None:
+        try:
+            return await in_thread(copy_local, fd, file, target)
+        finally:
+            os.close(fd)
+    writer = await in_thread(target.open_writer, file)
+    try:
+        await in_thread(writer.restart)
+        at = 0
+        async for chunk in source.read(file.path):
+            # Bytes never change: the writer may keep them for as long as it likes.
+            await in_thread(writer.write, at, memoryview(chunk))
+            at += len(chunk)
+        return await in_thread(writer.finish)
+    finally:
+        await in_thread(writer.close)
+
+
+def copy_local(fd: int, file: PlannedFile, target: StagingArea) -> Digests:
+    """Bring an open local file into a staging area. Blocks; raises as `StagedWriter.copy_from`."""
+    with target.open_writer(file) as writer:
+        writer.restart()
+        writer.copy_from(fd)
+        return writer.finish()
+
+
+def between(source: AbstractStorage, target: AbstractStorage) -> str:
+    """Name two storages for a message."""
+    return f"{source.name} to {target.name}"

@@ -1,52 +1,132 @@
 """VERIFY: every file of the plan is there with the registry's size and digest, and no verifier objects."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import BinaryIO
 
-from proxy_client.errors import DigestMismatch, VerificationBlocked, VerificationIncomplete
+from proxy_client.errors import DigestMismatch, StorageFailure, VerificationBlocked, VerificationIncomplete
 from proxy_client.wire import ArtifactStorageImportStep, VerificationReport
+from storage_proxy.concurrency import side_by_side
+from storage_proxy.imports.arrivals import Arrival, Arrivals
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.progress import ImportProgress
-from storage_proxy.imports.relay import relay
-from storage_proxy.storages.base import Digests, ManifestFile
-from storage_proxy.verifiers.base import AbstractVerifier, verify
+from storage_proxy.imports.relay import between, relay
+from storage_proxy.storages.base import ImportPlan, ManifestFile, PlannedFile, StagingArea
+from storage_proxy.verifiers.base import StagedFile
+from storage_proxy.verifiers.verification import Verification
+from storage_proxy.volumes.paths import join
+
+_WIDTH = 4  # files that are looked at or copied side by side
+DOWNLOAD, VERIFY, ARCHIVE = ArtifactStorageImportStep
+
+Verifications = Callable[[str, Sequence[PlannedFile]], Verification]
+"""Makes the verification of one import: from the registry's name and the planned files."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class VerifyStep:
-    """Runs the verifiers over what was staged; the report is stored whatever it says."""
+    """Runs the verifiers over each file as it arrives; the report is stored whatever it says."""
 
-    verifiers: Sequence[AbstractVerifier]
+    verifications: Verifications
     step = ArtifactStorageImportStep.VERIFY
+    _staged: dict[str, ManifestFile] = field(default_factory=dict)
 
-    async def run(self, context: ImportStepContext, progress: ImportProgress) -> None:
-        """Leave `staged` (the files to publish) and `staging` (where they are now) for ARCHIVE.
+    async def follow(self, context: ImportStepContext, arrivals: Arrivals) -> None:
+        """Bring each arriving file to this step's storage, examine it, and bring it on to where it is published from."""
+        plan: ImportPlan = context.step_metadata["plan"]
+        context.step_metadata["verification"] = self.verifications(context.registry_name, plan.files)
+        areas = await self._areas(context)
+
+        async def take(_: int) -> None:
+            async for arrival in arrivals:
+                await self._take(context, areas, arrival)
+
+        await side_by_side(take, range(_WIDTH), width=_WIDTH)
+
+    async def _areas(self, context: ImportStepContext) -> dict[ArtifactStorageImportStep, StagingArea]:
+        """Open each step's staging area; steps with the same storage share one."""
+        areas = {DOWNLOAD: context.step_metadata["staging"]}
+        for step, before in ((VERIFY, DOWNLOAD), (ARCHIVE, VERIFY)):
+            storage = context.storage(step)
+            if storage is context.storage(before):
+                areas[step] = areas[before]
+            elif step is ARCHIVE and storage is context.storage(DOWNLOAD):
+                areas[step] = areas[DOWNLOAD]
+            else:
+                areas[step] = await storage.open_staging(context.order.task_id)
+                await storage.reserve(context.step_metadata["plan"].total_bytes)
+        return areas
+
+    async def _take(
+        self,
+        context: ImportStepContext,
+        areas: dict[ArtifactStorageImportStep, StagingArea],
+        arrival: Arrival,
+    ) -> None:
+        file, verification = arrival.file, context.step_metadata["verification"]
+        if arrival.present:
+            opener = partial(self._open_present, context, file)
+            await verification.file(StagedFile(file.path, file.size, arrival.digests, opener))
+            return
+        await self._bring(context, areas, DOWNLOAD, VERIFY, file)
+        opener = partial(_open_staged, areas[VERIFY], file.path)
+        await verification.file(StagedFile(file.path, file.size, arrival.digests, opener))
+        await self._bring(context, areas, VERIFY, ARCHIVE, file)
+        self._staged[file.path] = ManifestFile(path=file.path, size=file.size, sha256=arrival.digests.sha256)
+
+    @staticmethod
+    async def _bring(
+        context: ImportStepContext,
+        areas: dict[ArtifactStorageImportStep, StagingArea],
+        source: ArtifactStorageImportStep,
+        target: ArtifactStorageImportStep,
+        file: PlannedFile,
+    ) -> None:
+        if areas[target] is not areas[source] and areas[target] is not areas[DOWNLOAD]:
+            names = between(context.storage(source), context.storage(target))
+            await relay(file, areas[source], areas[target], names)
+
+    @staticmethod
+    def _open_present(context: ImportStepContext, file: PlannedFile) -> BinaryIO:
+        """Open what lies at the destination already, and was read and hashed there."""
+        plan: ImportPlan = context.step_metadata["plan"]
+        return _stream(context.storage(ARCHIVE).open_local(join(plan.path, file.path)), file.path)
+
+    async def conclude(self, context: ImportStepContext, progress: ImportProgress) -> None:
+        """Leave `staged` (the files to publish) for ARCHIVE.
 
         Raises `DigestMismatch`, `VerificationBlocked` or `VerificationIncomplete`.
         """
-        plan, present = context.step_metadata["plan"], context.step_metadata["present"]
-        fetched = [file for file in plan.files if file.path not in {there.path for there in present}]
-        staging = await relay(context, self.step, fetched)
-        stated = {file.path: file for file in plan.files}
-        # What lies at the destination already was read and hashed when it was found to be right.
-        digests = {
-            file.path: Digests(file.size, file.sha256, stated[file.path].blob_id or "") for file in present
-        }
-        for file in fetched:
-            if (found := await staging.digests(file.path)) is not None:
-                digests[file.path] = found
-        report = await verify(self.verifiers, plan, digests, staging)
+        plan: ImportPlan = context.step_metadata["plan"]
+        report = await context.step_metadata["verification"].conclude()
         await progress.verified(report)
         _insist_on_clean(report)
         context.step_metadata["staged"] = [
-            ManifestFile(path=file.path, size=file.size, sha256=digests[file.path].sha256) for file in fetched
+            self._staged[file.path] for file in plan.files if file.path in self._staged
         ]
+
+
+def _open_staged(area: StagingArea, path: str) -> BinaryIO:
+    return _stream(area.open_local(path), path)
+
+
+def _stream(fd: int | None, path: str) -> BinaryIO:
+    if fd is None:
+        raise StorageFailure(f"{path} is not there to be looked at")
+    return os.fdopen(fd, "rb")
 
 
 def _insist_on_clean(report: VerificationReport) -> None:
     if report.verdict == "clean":
         return
-    findings = [finding for verifier in report.verifiers for finding in verifier.findings]
+    findings = [
+        finding
+        for verifier in report.verifiers
+        for finding in verifier.findings
+        if finding.severity not in {"note", "flag"}
+    ]
     if report.verdict == "blocked" and findings:
         kind = DigestMismatch if findings[0].category == "integrity" else VerificationBlocked
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""

@@ -1,24 +1,27 @@
 """What every registry type offers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from proxy_client.wire import RegistryModel
 from storage_proxy.storages.base import PlannedFile
+from storage_proxy.transfer.line import Line
 
 
 @dataclass(frozen=True, slots=True)
 class FileStream:
-    """The answer to a request for a file's bytes from some offset on.
+    """The answer to a request for a range of a file's bytes.
 
-    `offset` is where the bytes really begin: the one asked for, or 0 where the registry does not serve ranges.
-    `chunks` ends with the file's last byte, or raises `SourceUnavailable` where the connection breaks before.
+    `offset` and `stop` are the range that really comes: the one that was asked for, or the whole file where the
+    registry does not serve ranges. `readinto` reads what is there into a buffer, at least one byte, 0 at the end; it
+    raises `SourceUnavailable` where the connection breaks before the announced end, or `Cut`.
     """
 
     offset: int
-    chunks: AsyncIterator[bytes]
+    stop: int
+    readinto: Callable[[memoryview], int]
 
 
 class AbstractRegistry(ABC):
@@ -46,11 +49,20 @@ class AbstractRegistry(ABC):
     async def list_files(self, model_id: str, commit: str) -> list[PlannedFile]:
         """Return every file at the commit, with size and digest."""
 
+    @property
     @abstractmethod
-    def open_file(
-        self, model_id: str, commit: str, file: PlannedFile, offset: int
-    ) -> AbstractAsyncContextManager[FileStream]:
-        """Ask for a file's bytes from `offset` on, at the pinned commit.
+    def host(self) -> str:
+        """Return the host that the bound on connections counts for."""
+
+    @abstractmethod
+    def open_range(
+        self, model_id: str, commit: str, file: PlannedFile, start: int, stop: int, line: Line
+    ) -> AbstractContextManager[FileStream]:
+        """Ask for the bytes from `start` up to `stop` of a file at the pinned commit. Blocks; ends when `line` is cut, with `Cut`.
 
         Raises `SourceChanged` where the registry says that it serves other bytes than the pinned ones.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all idle connections."""

@@ -5,33 +5,30 @@ the resolve endpoint (X-Repo-Commit, X-Linked-Size, X-Linked-Etag on the answer 
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from email.message import Message
+from typing import TypeVar
 from urllib.parse import quote, urljoin
 
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from proxy_client.errors import (
-    SourceChanged,
-    SourceError,
-    SourceForbidden,
-    SourceInvalid,
-    SourceNotFound,
-    SourceUnavailable,
-)
+from proxy_client.errors import SourceError, SourceInvalid, SourceUnavailable
 from proxy_client.wire import COMMIT_PATTERN, MODEL_ID_PATTERN, RegistryModel, RegistryRevision
 from storage_proxy.concurrency import side_by_side
 from storage_proxy.registries.base import AbstractRegistry, FileStream
-from storage_proxy.registries.patience import Patience, RetryLater, retry_after_seconds
+from storage_proxy.registries.hub_http import HubHttp, pinned_to, range_of, shown
+from storage_proxy.registries.patience import Patience
 from storage_proxy.settings import ArtifactRegistrySection, TransferSection
 from storage_proxy.storages.base import PlannedFile
+from storage_proxy.transfer.connections import Answer
+from storage_proxy.transfer.line import Line, on_line
 
 T = TypeVar("T")
 
-MAX_REDIRECTS = 5
 MAX_PAGES = 10_000
 MAX_README_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 20
@@ -48,7 +45,6 @@ _SORTS = {
 _COMMIT = re.compile(COMMIT_PATTERN)
 _MODEL_ID = re.compile(MODEL_ID_PATTERN)
 _NEXT_LINK = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class _Lfs(BaseModel):
@@ -83,52 +79,33 @@ class _Refs(BaseModel):
     tags: list[_Ref] = []
 
 
-class _RevisionGone(SourceNotFound):
-    """The registry has the model, not the revision."""
+@dataclass(frozen=True)
+class _Call:
+    """One piece of blocking work: what cuts it, and how patient it is."""
 
-
-@contextmanager
-def _pinned_to(commit: str) -> Iterator[None]:
-    """Say of a commit that is gone what it means: the model was changed at its source."""
-    try:
-        yield
-    except _RevisionGone as exc:
-        raise SourceChanged(
-            f"the registry no longer serves commit {commit}, which the import is pinned to; "
-            "scan the model again and import what is there now"
-        ) from exc
+    line: Line
+    retries: int
 
 
 class HuggingFaceRegistry(AbstractRegistry):
-    """A hub at one endpoint. Opened clients live as long as the process; `aclose` ends them."""
+    """A hub at one endpoint. Idle connections live as long as the process; `close` ends them."""
 
     protocol = "huggingface"
 
-    def __init__(
-        self,
-        name: str,
-        settings: ArtifactRegistrySection,
-        transfer: TransferSection,
-        *,
-        connections: int = 16,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, name: str, settings: ArtifactRegistrySection, transfer: TransferSection) -> None:
         self.name = name
-        self._endpoint = settings.url.rstrip("/")
-        self._origin = _origin(httpx.URL(self._endpoint))
-        self._token = settings.token_file.read_text().strip() if settings.token_file else None
         self._transfer = transfer
-        self._http = httpx.AsyncClient(
-            headers={"Accept-Encoding": "identity", "User-Agent": "stowage"},
-            timeout=httpx.Timeout(transfer.stall_timeout, connect=transfer.connect_timeout, pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            transport=transport,
-            trust_env=False,  # the endpoint is the operator's choice alone
-        )
+        self._hub = HubHttp(name, settings, transfer)
+        # Where a file's bytes were found last: a redirect to a CDN holds for a while, and hubs count who asks for it.
+        self._found: dict[str, httpx.URL] = {}
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
+    @property
+    def host(self) -> str:
+        return self._hub.host
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._hub.close()
 
     async def search(self, search: str | None, *, limit: int, sort: str | None) -> list[RegistryModel]:
         params = {
@@ -138,84 +115,116 @@ class HuggingFaceRegistry(AbstractRegistry):
         }
         if search:
             params["search"] = search
-        url = f"{self._endpoint}/api/models?{httpx.QueryParams(params)}"
-        found: list[_ModelInfo] = []
-        async for page in self._pages(url, list[_ModelInfo], retries=INTERACTIVE_RETRIES):
-            found += page
-            if len(found) >= limit:
-                break
-        return [_as_registry_model(info, []) for info in found[:limit] if _MODEL_ID.match(info.id)]
+        url = f"{self._hub.endpoint}/api/models?{httpx.QueryParams(params)}"
+
+        def ask(call: _Call) -> list[RegistryModel]:
+            found: list[_ModelInfo] = []
+            for page in self._pages(url, list[_ModelInfo], call):
+                found += page
+                if len(found) >= limit:
+                    break
+            return [_as_registry_model(info, []) for info in found[:limit] if _MODEL_ID.match(info.id)]
+
+        return await self._asked(ask, INTERACTIVE_RETRIES)
 
     async def get_model(self, model_id: str, revision: str | None) -> RegistryModel:
-        retries = INTERACTIVE_RETRIES
-        info = await self._json(self._api(model_id, "revision", revision), _ModelInfo, retries=retries)
-        if revision is not None:
-            names = [revision]
-        else:
-            refs = await self._json(self._api(model_id, "refs"), _Refs, retries=retries)
-            names = list(dict.fromkeys(ref.name for ref in [*refs.branches, *refs.tags]))
+        def ask(call: _Call) -> tuple[_ModelInfo, list[str]]:
+            info = self._json(self._api(model_id, "revision", revision), _ModelInfo, call)
+            if revision is not None:
+                return info, [revision]
+            refs = self._json(self._api(model_id, "refs"), _Refs, call)
+            return info, list(dict.fromkeys(ref.name for ref in [*refs.branches, *refs.tags]))
 
         async def describe(name: str) -> RegistryRevision:
-            return await self._describe(model_id, name)
+            return await self._asked(lambda call: self._describe(model_id, name, call), INTERACTIVE_RETRIES)
 
+        info, names = await self._asked(ask, INTERACTIVE_RETRIES)
         return _as_registry_model(info, await side_by_side(describe, names, width=SCAN_WIDTH))
 
     async def resolve(self, model_id: str, revision: str) -> str:
-        return await self._resolve(model_id, revision, retries=self._transfer.retries)
+        return await self._asked(lambda call: self._resolve(model_id, revision, call), self._transfer.retries)
 
     async def list_files(self, model_id: str, commit: str) -> list[PlannedFile]:
-        return await self._list_files(model_id, commit, retries=self._transfer.retries)
+        return await self._asked(
+            lambda call: self._list_files(model_id, commit, call), self._transfer.retries
+        )
 
-    @asynccontextmanager
-    async def open_file(
-        self, model_id: str, commit: str, file: PlannedFile, offset: int
-    ) -> AsyncIterator[FileStream]:
-        url = f"{self._endpoint}/{quote(model_id)}/resolve/{commit}/{quote(file.path)}"
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with _pinned_to(commit):
-            async with self._opened(url, headers, pinned=(commit, file)) as response:
-                begins = _where_bytes_begin(response, offset, file)
-                yield FileStream(begins, _body(response))
+    @contextmanager
+    def open_range(
+        self, model_id: str, commit: str, file: PlannedFile, start: int, stop: int, line: Line
+    ) -> Iterator[FileStream]:
+        asked = f"{self._hub.endpoint}/{quote(model_id)}/resolve/{commit}/{quote(file.path)}"
+        headers = {} if (start, stop) == (0, file.size) else {"Range": f"bytes={start}-{stop - 1}"}
+        with ExitStack() as stack:
+            stack.enter_context(pinned_to(commit))
+            answer = self._open_known(asked, headers, line, stack)
+            if answer is None:
+                answer, found = stack.enter_context(
+                    self._hub.opened(httpx.URL(asked), line, headers, pinned=(commit, file))
+                )
+                if str(found) != asked and stop < file.size:
+                    self._found[asked] = found
+            begins, ends = range_of(answer, start, stop, file)
+            yield FileStream(begins, ends, answer.readinto)
 
-    async def _describe(self, model_id: str, name: str) -> RegistryRevision:
-        commit = await self._resolve(model_id, name, retries=INTERACTIVE_RETRIES)
-        files = await self._list_files(model_id, commit, retries=INTERACTIVE_RETRIES)
+    def _open_known(
+        self, asked: str, headers: Mapping[str, str], line: Line, stack: ExitStack
+    ) -> Answer | None:
+        """Ask where the bytes were found last. None if that does not lead to them any more: its signature expires."""
+        known = self._found.get(asked)
+        if known is None:
+            return None
+        try:
+            answer, _ = stack.enter_context(self._hub.opened(known, line, headers))
+        except SourceError as exc:
+            self._found.pop(asked, None)
+            if isinstance(exc, SourceUnavailable):
+                raise
+            return None
+        return answer
+
+    async def _asked(self, work: Callable[[_Call], T], retries: int) -> T:
+        return await on_line(lambda line: work(_Call(line, retries)))
+
+    def _describe(self, model_id: str, name: str, call: _Call) -> RegistryRevision:
+        commit = self._resolve(model_id, name, call)
+        files = self._list_files(model_id, commit, call)
         readme = next((file for file in files if file.path == "README.md"), None)
-        text = await self._readme(model_id, commit, readme) if readme else None
+        text = self._readme(model_id, commit, readme, call) if readme else None
         return RegistryRevision(name=name, commit=commit, size=sum(file.size for file in files), readme=text)
 
-    async def _resolve(self, model_id: str, revision: str, *, retries: int) -> str:
-        info = await self._json(self._api(model_id, "revision", revision), _ModelInfo, retries=retries)
+    def _resolve(self, model_id: str, revision: str, call: _Call) -> str:
+        info = self._json(self._api(model_id, "revision", revision), _ModelInfo, call)
         if info.sha is None or not _COMMIT.match(info.sha):
-            raise SourceInvalid(f"the registry names no commit for {model_id}@{_shown(revision)}")
+            raise SourceInvalid(f"the registry names no commit for {model_id}@{shown(revision)}")
         return info.sha
 
-    async def _list_files(self, model_id: str, commit: str, *, retries: int) -> list[PlannedFile]:
+    def _list_files(self, model_id: str, commit: str, call: _Call) -> list[PlannedFile]:
         url = f"{self._api(model_id, 'tree', commit)}?recursive=true&expand=false"
         files: list[PlannedFile] = []
-        with _pinned_to(commit):
-            async for page in self._pages(url, list[_TreeEntry], retries=retries):
+        with pinned_to(commit):
+            for page in self._pages(url, list[_TreeEntry], call):
                 files += [_planned(entry) for entry in page if entry.type == "file"]
         return files
 
-    async def _readme(self, model_id: str, commit: str, readme: PlannedFile) -> str | None:
-        url = f"{self._endpoint}/{quote(model_id)}/resolve/{commit}/{quote(readme.path)}"
-        content = await self._read(url, limit=MAX_README_BYTES, retries=INTERACTIVE_RETRIES)
+    def _readme(self, model_id: str, commit: str, readme: PlannedFile, call: _Call) -> str | None:
+        url = f"{self._hub.endpoint}/{quote(model_id)}/resolve/{commit}/{quote(readme.path)}"
+        content, _ = self._read(url, MAX_README_BYTES, call)
         # PostgreSQL text holds no NUL, and a readme is shown to people only.
         return content.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
     def _api(self, model_id: str, kind: str, name: str | None = None) -> str:
-        base = f"{self._endpoint}/api/models/{quote(model_id)}"
+        base = f"{self._hub.endpoint}/api/models/{quote(model_id)}"
         if kind == "revision" and name is None:
             return base
         return f"{base}/{kind}" + (f"/{quote(name, safe='')}" if name is not None else "")
 
-    async def _pages(self, url: str, shape: type[T], *, retries: int) -> AsyncIterator[T]:
+    def _pages(self, url: str, shape: type[T], call: _Call) -> Iterator[T]:
         seen = set()
         for _ in range(MAX_PAGES):
             seen.add(url)
-            headers: dict[str, str] = {}
-            yield await self._json(url, shape, retries=retries, answer_headers=headers)
+            content, headers = self._read(url, MAX_METADATA_BYTES, call)
+            yield self._parsed(content, shape)
             link = _NEXT_LINK.search(headers.get("link", ""))
             if link is None:
                 return
@@ -225,12 +234,11 @@ class HuggingFaceRegistry(AbstractRegistry):
                 break
         raise SourceInvalid("the registry's listing links to itself without end")
 
-    async def _json(
-        self, url: str, shape: type[T], *, retries: int, answer_headers: dict[str, str] | None = None
-    ) -> T:
-        content = await self._read(
-            url, limit=MAX_METADATA_BYTES, retries=retries, answer_headers=answer_headers
-        )
+    def _json(self, url: str, shape: type[T], call: _Call) -> T:
+        content, _ = self._read(url, MAX_METADATA_BYTES, call)
+        return self._parsed(content, shape)
+
+    def _parsed(self, content: bytes, shape: type[T]) -> T:
         try:
             return TypeAdapter(shape).validate_json(content)
         except ValidationError as exc:
@@ -239,90 +247,17 @@ class HuggingFaceRegistry(AbstractRegistry):
                 f"the registry {self.name} answered {kind} instead of the JSON of a hub; check its endpoint"
             ) from exc
 
-    async def _read(
-        self, url: str, *, limit: int, retries: int, answer_headers: dict[str, str] | None = None
-    ) -> bytes:
-        patience = Patience(self._transfer, retries)
+    def _read(self, url: str, limit: int, call: _Call) -> tuple[bytes, Message]:
+        patience = Patience(self._transfer, call.retries, call.line)
         while True:
             try:
-                async with self._opened(url, {}) as response:
-                    content = bytearray()
-                    async for chunk in _body(response):
-                        content += chunk
-                        if len(content) > limit:
-                            raise SourceInvalid(f"the registry's answer is longer than {limit} bytes")
-                    if answer_headers is not None:
-                        answer_headers.update(response.headers.items())
-                    return bytes(content)
+                with self._hub.opened(httpx.URL(url), call.line) as (answer, _):
+                    content = answer.read(limit)
+                    if content is None:
+                        raise SourceInvalid(f"the registry's answer is longer than {limit} bytes")
+                    return content, answer.headers
             except SourceUnavailable as exc:
-                await patience.wait(exc)
-
-    @asynccontextmanager
-    async def _opened(
-        self, url: str, headers: Mapping[str, str], *, pinned: tuple[str, PlannedFile] | None = None
-    ) -> AsyncIterator[httpx.Response]:
-        """Ask once, following redirects by hand; the token goes to the endpoint's own origin only."""
-        target = httpx.URL(url)
-        for _ in range(MAX_REDIRECTS + 1):
-            sent = dict(headers)
-            if self._token and _origin(target) == self._origin:
-                sent["Authorization"] = f"Bearer {self._token}"
-            request = self._http.build_request("GET", target, headers=sent)
-            try:
-                response = await self._http.send(request, stream=True)
-            except (httpx.HTTPError, httpx.InvalidURL) as exc:
-                raise SourceUnavailable(f"the registry {self.name} does not answer ({_reason(exc)})") from exc
-            try:
-                if pinned:
-                    _check_pinned(response, *pinned)
-                if not response.has_redirect_location:
-                    await self._check_status(response)
-                    yield response
-                    return
-                target = _redirected(target, response.headers["location"])
-            finally:
-                await response.aclose()
-        raise SourceInvalid(f"the registry redirects more than {MAX_REDIRECTS} times")
-
-    async def _check_status(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise SourceInvalid("the registry encodes the body although identity was asked for")
-            return
-        raise self._fault(status, response.headers)
-
-    def _told(self, text: str) -> str:
-        """Make what the registry says safe to show: one that repeats our token is not quoted with it."""
-        return _shown(text.replace(self._token, "…") if self._token else text)
-
-    def _fault(self, status: int, headers: httpx.Headers) -> SourceError:
-        code = self._told(headers.get("x-error-code", ""))
-        said = f"the registry {self.name} answered {status}" + (f" {code}" if code else "")
-        if text := self._told(headers.get("x-error-message", "")):
-            said += f": {text}"
-        if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
-            return RetryLater(said, retry_after_seconds(headers.get("retry-after")))
-        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return SourceInvalid(said)
-        if code == "RevisionNotFound":
-            return _RevisionGone(f"{said}; check the revision's name")
-        if status in {httpx.codes.NOT_FOUND, httpx.codes.GONE} or code in {
-            "RepoNotFound",
-            "RevisionNotFound",
-        }:
-            return SourceNotFound(f"{said}; check the model's name and revision")
-        if status in {
-            httpx.codes.UNAUTHORIZED,
-            httpx.codes.FORBIDDEN,
-            httpx.codes.UNAVAILABLE_FOR_LEGAL_REASONS,
-        }:
-            return SourceForbidden(
-                f"{said}; the model is private or gated, or the registry's token is not accepted"
-            )
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
-            return SourceUnavailable(said)
-        return SourceInvalid(said)
+                patience.wait(exc)
 
 
 def _as_registry_model(info: _ModelInfo, revisions: list[RegistryRevision]) -> RegistryModel:
@@ -341,69 +276,5 @@ def _planned(entry: _TreeEntry) -> PlannedFile:
     if entry.lfs:
         return PlannedFile(path=entry.path, size=entry.lfs.size, sha256=entry.lfs.oid)
     if entry.oid is None or not _COMMIT.match(entry.oid):
-        raise SourceInvalid(f"the registry states no digest for {_shown(entry.path)}")
+        raise SourceInvalid(f"the registry states no digest for {shown(entry.path)}")
     return PlannedFile(path=entry.path, size=entry.size, blob_id=entry.oid)
-
-
-async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        # As it comes: what httpx gathered into larger chunks would be lost when the connection breaks.
-        async for chunk in response.aiter_raw():
-            yield chunk
-    except httpx.HTTPError as exc:
-        raise SourceUnavailable(f"the registry's transfer broke off ({_reason(exc)})") from exc
-
-
-def _where_bytes_begin(response: httpx.Response, offset: int, file: PlannedFile) -> int:
-    begins = 0
-    if response.status_code == httpx.codes.PARTIAL_CONTENT:
-        stated = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-        if stated is None or int(stated[1]) != offset or stated[3] not in {"*", str(file.size)}:
-            raise SourceInvalid(f"the registry sent another range of {_shown(file.path)} than was asked for")
-        begins = offset
-    length = response.headers.get("content-length")
-    if length is not None and length != str(file.size - begins):
-        raise SourceInvalid(
-            f"the registry announces {_shown(length)} bytes of {_shown(file.path)}, {file.size - begins} were expected"
-        )
-    return begins
-
-
-def _check_pinned(response: httpx.Response, commit: str, file: PlannedFile) -> None:
-    """Refuse an answer whose headers say that it is not the pinned content."""
-    served = response.headers.get("x-repo-commit", commit)
-    if _COMMIT.match(served) and served != commit:
-        raise SourceChanged(f"the registry serves commit {served}, the import is pinned to {commit}")
-    linked = response.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
-    if file.sha256 and re.fullmatch(r"[0-9a-f]{64}", linked) and linked != file.sha256:
-        raise SourceChanged(
-            f"the registry's {_shown(file.path)} is now {linked}, the import is pinned to {file.sha256}"
-        )
-    size = response.headers.get("x-linked-size")
-    if size is not None and size != str(file.size):
-        raise SourceChanged(
-            f"the registry's {_shown(file.path)} now has {_shown(size)} bytes, not {file.size}"
-        )
-
-
-def _redirected(target: httpx.URL, location: str) -> httpx.URL:
-    try:
-        following = target.join(location)
-    except (httpx.InvalidURL, ValueError) as exc:
-        raise SourceInvalid("the registry redirects to something that is no address") from exc
-    if following.scheme not in {"http", "https"} or (target.scheme == "https" and following.scheme == "http"):
-        raise SourceInvalid("the registry redirects from https to an unprotected address")
-    return following
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
-
-
-def _shown(text: Any, limit: int = 200) -> str:
-    """Make a registry's text safe for logs and messages: printable and short."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:limit])
-
-
-def _reason(exc: Exception) -> str:
-    return _shown(re.sub(r"(?<!^)(?=[A-Z])", " ", type(exc).__name__).lower())

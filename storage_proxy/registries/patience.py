@@ -1,6 +1,5 @@
 """How long and how often a registry is asked again. There is one such layer; nothing below it retries."""
 
-import asyncio
 import random
 import re
 import time
@@ -8,8 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from proxy_client.errors import SourceError, SourceUnavailable
+from proxy_client.errors import (
+    SourceChanged,
+    SourceError,
+    SourceForbidden,
+    SourceNotFound,
+    SourceUnavailable,
+)
 from storage_proxy.settings import TransferSection
+from storage_proxy.transfer.line import Line
+
+_REFUSALS = 2
 
 
 class RetryLater(SourceUnavailable):
@@ -40,6 +48,7 @@ class Patience:
 
     settings: TransferSection
     retries: int
+    line: Line
     used: int = field(default=0, init=False)
     _since: float = field(default_factory=time.monotonic, init=False)
 
@@ -54,22 +63,26 @@ class Patience:
         self.used, self._since = 0, now
         return True
 
-    async def wait(self, fault: SourceError) -> None:
+    def wait(self, fault: SourceError) -> None:
         """Sleep before the next try, full jitter from 0.5 to 30 seconds by default, or as Retry-After says.
 
-        Raises `fault` itself once the budget is used up, or when Retry-After is longer than the setting allows.
+        Raises `fault` itself once the budget is used up, or when Retry-After is longer than the setting allows; or `Cut`.
+        A refusal (403, 404, another commit) is rarely a passing mood: it is asked about twice at most.
         """
-        if self.used >= self.retries:
+        most = self.retries
+        if isinstance(fault, (SourceNotFound, SourceForbidden, SourceChanged)):
+            most = min(most, _REFUSALS)
+        if self.used >= most:
             raise fault
         self.used += 1
         asked = fault.seconds if isinstance(fault, RetryLater) else None
         if asked is not None:
             if asked > self.settings.retry_after_max:
                 raise fault
-            await asyncio.sleep(asked)
+            self.line.wait(asked)
             return
         ceiling = min(self.settings.backoff_max, self.settings.backoff_initial * 2 ** (self.used - 1))
-        await asyncio.sleep(ceiling * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads load, guards nothing
+        self.line.wait(ceiling * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads load, guards nothing
 
 
 class RateFloor:

@@ -9,7 +9,7 @@ with `PathRefused`. Errors are those of `proxy_client.errors`: `StorageError` an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -22,6 +22,9 @@ from proxy_client.wire import OnConflict
 
 MANIFEST_FOLDER = ".stowage"
 STAGING_FOLDER = ".staging"
+
+PIECE = 8 << 20
+"""Bytes; the unit in which an interrupted file is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,13 @@ class FileInfo:
 class Digests:
     r"""What the bytes of a whole file hash to, lower-case hex.
 
-    `blob_id` is the SHA-1 that Git gives the same content (over `blob <size>\0` and the bytes).
+    `blob_id` is the SHA-1 that Git gives the same content (over `blob <size>\0` and the bytes); None where nobody
+    asked for it, since it costs as much as the SHA-256.
     """
 
     size: int
     sha256: str
-    blob_id: str
+    blob_id: str | None = None
 
 
 class PlannedFile(BaseModel):
@@ -63,6 +67,11 @@ class PlannedFile(BaseModel):
         if digests.size != self.size:
             return False
         return digests.sha256 == self.sha256 if self.sha256 else digests.blob_id == self.blob_id
+
+    @property
+    def wants_blob_id(self) -> bool:
+        """Whether the SHA-256 alone cannot tell if the bytes are right."""
+        return self.sha256 is None
 
 
 class ImportPlan(BaseModel):
@@ -115,46 +124,66 @@ class Manifest(BaseModel):
     files: tuple[ManifestFile, ...]
 
 
-class StagedWriter(ABC):
-    """One file on its way into a staging area, written from front to back, at most one writer a file.
+def _nothing() -> None:
+    pass
 
-    An asynchronous context manager: leaving it without `finish` keeps what is durable for the next writer.
+
+class StagedWriter(ABC):
+    """One file on its way into a staging area, at most one writer a file. Every method blocks.
+
+    A context manager: leaving it without `finish` keeps every whole piece for the next writer. Ranges are written by
+    several threads at once, each from the start of a gap of `missing` on, front to back.
     """
 
-    offset: int
-    """Bytes that are there and hashed; the next `write` goes here."""
+    size: int
 
     @abstractmethod
-    async def write(self, data: bytes | memoryview) -> None:
-        """Hash and append `data`, which may be reused at once. Less than 8 MiB are ever short of being durable.
+    def missing(self) -> list[tuple[int, int]]:
+        """Return what is not there yet: ascending ranges (start, stop) in bytes, whose stops are multiples of `PIECE` or `size`."""
 
-        Small pieces gather and are written together, so an error may come with a later call.
-        Raises `DiskFull`, `QuotaExceeded`, `ReadOnlyStorage` or `StorageFailure`.
+    @abstractmethod
+    def write(self, offset: int, data: memoryview, release: Callable[[], None] = _nothing) -> None:
+        """Write `data`; `release` is called, from any thread, once it may be reused: when the call returns, or later.
+
+        Raises `DiskFull`, `QuotaExceeded`, `ReadOnlyStorage` or `StorageFailure`; then the writer takes nothing more.
         """
 
     @abstractmethod
-    async def restart(self) -> None:
-        """Drop what is there and begin again at offset 0."""
+    def copy_from(self, fd: int) -> None:
+        """Fill the whole file with the content of an open local file, without its bytes passing through memory where
+        the file system can do that (reflink, `copy_file_range`). Never a hard link. Raises as `write`; a source of another size is `StorageFailure`.
+        """
 
     @abstractmethod
-    async def finish(self) -> Digests:
+    def restart(self) -> None:
+        """Drop what is there and begin again. No other thread may be writing."""
+
+    @abstractmethod
+    def finish(self) -> Digests:
         """Make the file durable and whole under its path in the staging area, and return what it hashes to.
 
-        The digests are recorded with the file, so that `StagingArea.digests` need not read it again. If they are not the expected ones, the
-        caller discards the file with `StagingArea.drop`.
+        Everything must have been written. The digests are recorded with the file, so that `StagingArea.digests` need
+        not read it again. If they are not the expected ones, the caller discards the file with `StagingArea.drop`.
         """
 
     @abstractmethod
-    async def __aenter__(self) -> Self: ...
+    def close(self) -> None:
+        """Keep every whole piece for the next writer, and let go of the file. May be repeated, and after `finish`."""
 
-    @abstractmethod
-    async def __aexit__(
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 class StagingArea(ABC):
-    """Where the bytes of one import gather, invisible to users, surviving the death of any process."""
+    """Where the bytes of one import gather, invisible to users, surviving the death of any process.
+
+    Asynchronous methods are for the pipeline, blocking ones (`open_writer`, `add`, `open_local`) for the threads that move bytes.
+    """
 
     @abstractmethod
     async def load_plan(self) -> ImportPlan | None:
@@ -165,16 +194,32 @@ class StagingArea(ABC):
         """Keep the plan durably and atomically. An earlier one with another commit must have been discarded."""
 
     @abstractmethod
-    def open_writer(self, path: str, size: int) -> StagedWriter:
-        """Make a writer for one file of `size` bytes that goes on where an earlier one stopped (enter it to use it)."""
+    def open_writer(self, file: PlannedFile) -> StagedWriter:
+        """Open a writer for one file that goes on where an earlier one stopped. Blocks; raises as `StagedWriter.write`."""
 
     @abstractmethod
-    async def digests(self, path: str) -> Digests | None:
+    def add(self, file: PlannedFile, content: bytes | bytearray | memoryview) -> Digests:
+        """Write one small file at once, and return what it hashes to. Blocks.
+
+        It is whole when the call returns, and durable after the next `settle`: many files share the cost of that.
+        """
+
+    @abstractmethod
+    async def settle(self) -> None:
+        """Make everything durable that `add` wrote."""
+
+    @abstractmethod
+    async def digests(self, file: PlannedFile) -> Digests | None:
         """Return what the finished file hashes to, or None where it is not finished.
 
         The recorded digests hold while size, inode and modification time are those recorded with them;
         else the file is read again.
         """
+
+    async def all_digests(self, files: Iterable[PlannedFile]) -> dict[str, Digests]:
+        """Return, by path, what those of the files hash to that are finished."""
+        found = {file.path: await self.digests(file) for file in files}
+        return {path: digests for path, digests in found.items() if digests is not None}
 
     @abstractmethod
     async def drop(self, path: str) -> None:
@@ -185,6 +230,10 @@ class StagingArea(ABC):
         """Stream a finished file in chunks of at most 1 MiB."""
 
     @abstractmethod
+    def open_local(self, path: str) -> int | None:
+        """Open a finished file for reading: a file descriptor that the caller closes; None where there is no local file. Blocks."""
+
+    @abstractmethod
     async def discard(self) -> None:
         """Remove the area with everything in it; may be repeated."""
 
@@ -193,6 +242,8 @@ class AbstractStorage(ABC):
     """A place for files: an artifact storage of the pool, or a vfolder through `VolumeStorageAdapter`."""
 
     name: str
+    local: bool = True
+    """Whether its files lie in a file system of this machine, where verifiers can read them."""
 
     # The visible side.
 
@@ -211,6 +262,12 @@ class AbstractStorage(ABC):
     @abstractmethod
     async def get_file_info(self, path: str) -> FileInfo:
         """Describe one file. Raises `NotFound` if there is none."""
+
+    @abstractmethod
+    def open_local(self, path: str) -> int | None:
+        """Open a visible file for reading: a file descriptor that the caller closes; None where this storage has no
+        local files, or no such file. Blocks.
+        """
 
     # The hidden side.
 

@@ -30,6 +30,9 @@ class VolumeStorageAdapter(AbstractStorage):
     def stream_download(self, path: str) -> AsyncIterator[bytes]:
         return self._volume.read_file(self._vfid, path)
 
+    def open_local(self, path: str) -> int | None:
+        return self._volume.open_local(self._vfid, path)
+
     async def delete_file(self, path: str) -> None:
         await self.get_file_info(path)  # raises NotFound, which `delete_files` passes over
         await self._volume.delete_files(self._vfid, [path])

@@ -77,6 +77,10 @@ class AbstractVolume(ABC):
         """Stream one file in chunks of at most 1 MiB."""
 
     @abstractmethod
+    def open_local(self, vfid: VFolderID, path: str) -> int | None:
+        """As `AbstractStorage.open_local`."""
+
+    @abstractmethod
     async def get_file_info(self, vfid: VFolderID, path: str) -> FileInfo:
         """Describe one file."""
 

@@ -24,6 +24,7 @@ from storage_proxy.storages.base import (
     StagingArea,
 )
 from storage_proxy.volumes import fsio
+from storage_proxy.volumes.area import Area
 from storage_proxy.volumes.paths import (
     ROOT,
     check_destination,
@@ -35,7 +36,7 @@ from storage_proxy.volumes.paths import (
 )
 from storage_proxy.volumes.publish import Publication, began, published
 from storage_proxy.volumes.quota import Usage, insist_on_space, measure
-from storage_proxy.volumes.staging import Area, DirectoryStaging, stream
+from storage_proxy.volumes.staging import DirectoryStaging, stream
 from storage_proxy.volumes.survey import Surveyor, find_destination, read_digests
 from storage_proxy.volumes.threads import in_thread, walk_in_thread
 
@@ -165,6 +166,12 @@ class Directory(AbstractStorage):
         except FileNotFoundError as exc:
             raise _no_file(path) from exc
 
+    def open_local(self, path: str) -> int | None:
+        check_readable(path)
+        with fsio.translated(f"reading {shown(path)}"), suppress(FileNotFoundError), self._root() as root:
+            return fsio.open_regular(root, path)
+        return None
+
     async def delete_file(self, path: str) -> None:
         check_readable(path)
 
@@ -274,7 +281,7 @@ class Directory(AbstractStorage):
         await _run("looking for room", work)
 
     async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:
-        _check_plan(plan)
+        check_plan(plan)
 
         def work() -> list[ManifestFile]:
             with self._root() as root, self._known(root, plan) as (area, staging):
@@ -300,7 +307,7 @@ class Directory(AbstractStorage):
             yield area, staging
 
     async def check_conflicts(self, plan: ImportPlan, on_conflict: OnConflict) -> None:
-        _check_plan(plan)
+        check_plan(plan)
 
         def work() -> None:
             with self._root() as root, self._known(root, plan) as (area, staging):
@@ -322,8 +329,8 @@ class Directory(AbstractStorage):
 
         `publishing` tells then whether it is published.
         """
-        _check_plan(plan)
-        _check_staged(plan, staged)
+        check_plan(plan)
+        check_staged(plan, staged)
 
         def work() -> Manifest:
             with self._root() as root:
@@ -383,12 +390,12 @@ def _present(destination: int, plan: ImportPlan, area: Area, staging: int | None
         found = fsio.identity(destination, file.path)
         if found is None or found.size != file.size:
             continue
-        digests = read_digests(destination, file.path, area.journal, staging)
+        digests = read_digests(destination, file.path, area.journal, staging, blob_id=file.wants_blob_id)
         if digests is not None and file.matches(digests):
             yield ManifestFile(path=file.path, size=file.size, sha256=digests.sha256)
 
 
-def _check_plan(plan: ImportPlan) -> None:
+def check_plan(plan: ImportPlan) -> None:
     """Hold every name against the path policy. Raises `PathRefused`."""
     check_destination(plan.path)
     check_tree(file.path for file in plan.files)
@@ -396,7 +403,8 @@ def _check_plan(plan: ImportPlan) -> None:
         check_path(join(plan.path, file.path))
 
 
-def _check_staged(plan: ImportPlan, staged: Sequence[ManifestFile]) -> None:
+def check_staged(plan: ImportPlan, staged: Sequence[ManifestFile]) -> None:
+    """Hold what is said to be staged against the plan. Raises `StorageFailure`."""
     stated = {file.path: file for file in plan.files}
     for file in staged:
         planned = stated.get(file.path)

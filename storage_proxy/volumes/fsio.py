@@ -30,6 +30,11 @@ from storage_proxy.volumes.threads import stop_point
 
 CHUNK = 1 << 20  # bytes read or hashed at a time
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_WRITE_BACK = 2  # SYNC_FILE_RANGE_WRITE
+
 # A clock tick of any kernel: a file changed twice within one keeps its modification time.
 _TICK = 0.02
 
@@ -161,6 +166,11 @@ def modified_at(found: os.stat_result) -> datetime:
     return datetime.fromtimestamp(found.st_mtime, UTC)
 
 
+def open_folder(root: int, path: str) -> int:
+    """Open a folder; the caller closes it."""
+    return open_beneath(root, path, FOLDER)
+
+
 def open_regular(root: int, path: str) -> int:
     """Open a regular file for reading; FileNotFoundError for anything else.
 
@@ -206,20 +216,21 @@ def settle(fd: int) -> None:
         time.sleep(_TICK)
 
 
-def digest(fd: int) -> Digests | None:
+def digest(fd: int, *, blob_id: bool = True) -> Digests | None:
     """Hash a whole file; None if it changed meanwhile. Ends early with `Stopped` (see `threads`)."""
     before = os.fstat(fd)
-    sha256, sha1 = hashlib.sha256(), blob_hash(before.st_size)
+    sha256, sha1 = hashlib.sha256(), blob_hash(before.st_size) if blob_id else None
     buffer = memoryview(bytearray(CHUNK))
     offset = 0
     while count := os.preadv(fd, [buffer], offset):
         stop_point()
         sha256.update(buffer[:count])
-        sha1.update(buffer[:count])
+        if sha1 is not None:
+            sha1.update(buffer[:count])
         offset += count
     if offset != before.st_size or Identity.of(os.fstat(fd)) != Identity.of(before):
         return None
-    return Digests(offset, sha256.hexdigest(), sha1.hexdigest())
+    return Digests(offset, sha256.hexdigest(), None if sha1 is None else sha1.hexdigest())
 
 
 def blob_hash(size: int) -> "hashlib._Hash":
@@ -278,6 +289,44 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def write_at(fd: int, data: memoryview, offset: int) -> None:
+    """Write everything at `offset`."""
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data, offset = data[count:], offset + count
+
+
+def allocate(fd: int, size: int) -> None:
+    """Take the room for `size` bytes now, where the file system can; the file does not grow by it."""
+    if size and _libc.fallocate(fd, _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)):
+        number = ctypes.get_errno()
+        if number not in _UNSUPPORTED:
+            raise OSError(number, os.strerror(number))
+
+
+def start_writing_back(fd: int, offset: int, size: int) -> None:
+    """Have the kernel begin to write a range to the disk, so that a later sync has less to wait for."""
+    if hasattr(_libc, "sync_file_range"):
+        _libc.sync_file_range(fd, ctypes.c_long(offset), ctypes.c_long(size), _WRITE_BACK)
+
+
+def copy_range(source: int, target: int, offset: int, size: int) -> None:
+    """Copy a range between open files, in the kernel where it can do that."""
+    end = offset + size
+    while offset < end:
+        try:
+            count = os.copy_file_range(source, target, end - offset, offset, offset)
+        except OSError as exc:
+            if exc.errno not in {*_UNSUPPORTED, errno.EXDEV, errno.EBADF, errno.EPERM}:
+                raise
+            data = os.pread(source, min(CHUNK, end - offset), offset)
+            write_at(target, memoryview(data), offset)
+            count = len(data)
+        if not count:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        offset += count
 
 
 def append(root: int, path: str, line: bytes, *, durable: bool) -> None:
@@ -407,10 +456,8 @@ def rename(source_root: int, source: str, target_root: int, target: str) -> None
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=to)
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _NOREPLACE = 1
 _EXCHANGE = 2
-_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def _renameat2(folder: int, name: str, to: int, new: str, flags: int) -> None:

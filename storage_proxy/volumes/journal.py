@@ -1,16 +1,22 @@
-"""What a staging area knows of its bytes: JSON lines, appended as facts become durable, never rewritten.
+"""What a staging area knows of its bytes: JSON lines, appended as facts become true, never rewritten.
 
-    {"part": path, "offset": n}                                a partial file is durable up to n
+    {"part": path, "boot": id, "fills": [[n, bytes], ...]}     so much of these pieces is written
+    {"part": path, "fills": [[n, bytes], ...]}                 so much of these pieces is durable
+    {"restart": path}                                          nothing of a partial file counts any more
     {"file": path, "identity": [...], "digests": [...]}        a file is finished
     {"seen": path, "identity": [...], "digests": [...]}        a file at the destination was read
     {"drop": path}                                             neither finished nor partial any more
 
-`identity` is inode, size and mtime_ns (of a seen file also ctime_ns), `digests` is size, sha256 and blob id.
+What is written but not durable yet outlives a process, not the machine: such a line counts for the boot of the kernel
+that its bytes were given to. `identity` is inode, size and mtime_ns (of a seen file also ctime_ns), `digests` is size, sha256 and blob id or null.
 """
 
 import json
 import os
 import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from storage_proxy.storages.base import Digests
@@ -19,13 +25,19 @@ from storage_proxy.volumes import fsio
 JOURNAL = "journal"
 
 
+@cache
+def boot_id() -> str:
+    """Tell this boot of this machine's kernel from every other one."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 class Journal:
     """The journal of one staging area, held in memory as far as it was read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._read_to = 0
-        self._offsets: dict[str, int] = {}
+        self._fills: dict[str, dict[int, int]] = {}
         self._files: dict[str, tuple[tuple[int, ...], Digests]] = {}
         self._seen: dict[str, tuple[tuple[int, ...], Digests]] = {}
 
@@ -51,21 +63,27 @@ class Journal:
         try:
             entry = json.loads(line)
             if "part" in entry:
-                self._offsets[entry["part"]] = int(entry["offset"])
+                if entry.get("boot", boot_id()) == boot_id():
+                    fills = self._fills.setdefault(entry["part"], {})
+                    for piece, size in entry["fills"]:
+                        # A sync in the background may tell later what was there earlier.
+                        fills[int(piece)] = max(int(size), fills.get(int(piece), 0))
+            elif "restart" in entry:
+                self._fills.pop(entry["restart"], None)
             elif "file" in entry:
                 self._files[entry["file"]] = _fact(entry)
-                self._offsets.pop(entry["file"], None)
+                self._fills.pop(entry["file"], None)
             elif "seen" in entry:
                 self._seen[entry["seen"]] = _fact(entry)
             elif "drop" in entry:
-                self._offsets.pop(entry["drop"], None)
+                self._fills.pop(entry["drop"], None)
                 self._files.pop(entry["drop"], None)
         except (ValueError, TypeError, KeyError):
             return
 
-    def offset(self, path: str) -> int:
-        """Return up to where a partial file is durable."""
-        return self._offsets.get(path, 0)
+    def fills(self, path: str) -> dict[int, int]:
+        """Return how many bytes of each piece of a partial file are there, from the piece's start on."""
+        return dict(self._fills.get(path, {}))
 
     def finished(self, path: str, identity: fsio.Identity) -> Digests | None:
         """Return the digests of a finished file if it is still the one that they were recorded for."""
@@ -77,26 +95,34 @@ class Journal:
         known, digests = self._seen.get(path, ((), None))
         return digests if known == _seen_as(found) else None
 
-    def record_offset(self, area: int, path: str, offset: int) -> None:
-        """Say that a partial file is durable up to `offset`; durable itself when it returns."""
-        self._append(area, {"part": path, "offset": offset}, durable=True)
+    def record_fills(self, area: int, path: str, fills: Mapping[int, int], *, durable: bool) -> None:
+        """Say how much of some pieces is there. `durable`: on the disk, and so is the line when this returns."""
+        entry: dict[str, Any] = {"part": path, "fills": sorted(fills.items())}
+        if not durable:
+            entry["boot"] = boot_id()
+        self._append(area, [entry], durable=durable)
 
-    def record_finished(self, area: int, path: str, identity: fsio.Identity, digests: Digests) -> None:
-        """Say that a file is finished. Lost in a power cut, this is found out again by reading the file."""
-        self._append(area, {"file": path, **_as_json(tuple(identity), digests)}, durable=False)
+    def record_restart(self, area: int, path: str) -> None:
+        """Say that nothing of a partial file counts any more."""
+        self._append(area, [{"restart": path}], durable=True)
+
+    def record_finished(self, area: int, files: Iterable[tuple[str, fsio.Identity, Digests]]) -> None:
+        """Say that files are finished. Lost in a power cut, this is found out again by reading them."""
+        entries = [{"file": path, **_as_json(tuple(identity), digests)} for path, identity, digests in files]
+        self._append(area, entries, durable=False)
 
     def record_seen(self, area: int, path: str, found: os.stat_result, digests: Digests) -> None:
         """Say what a file at the destination hashes to."""
-        self._append(area, {"seen": path, **_as_json(_seen_as(found), digests)}, durable=False)
+        self._append(area, [{"seen": path, **_as_json(_seen_as(found), digests)}], durable=False)
 
     def record_drop(self, area: int, path: str) -> None:
         """Say that nothing of a file is there any more."""
-        self._append(area, {"drop": path}, durable=True)
+        self._append(area, [{"drop": path}], durable=True)
 
-    def _append(self, area: int, entry: dict[str, Any], *, durable: bool) -> None:
+    def _append(self, area: int, entries: Sequence[dict[str, Any]], *, durable: bool) -> None:
         # The line break in front ends a line that a crash left torn.
-        line = b"\n" + json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        fsio.append(area, JOURNAL, line, durable=durable)
+        lines = [json.dumps(entry, separators=(",", ":")).encode() for entry in entries]
+        fsio.append(area, JOURNAL, b"\n" + b"\n".join(lines) + b"\n", durable=durable)
         self.refresh(area)
 
 
@@ -110,4 +136,4 @@ def _as_json(identity: tuple[int, ...], digests: Digests) -> dict[str, Any]:
 
 def _fact(entry: dict[str, Any]) -> tuple[tuple[int, ...], Digests]:
     size, sha256, blob_id = entry["digests"]
-    return tuple(map(int, entry["identity"])), Digests(int(size), str(sha256), str(blob_id))
+    return tuple(map(int, entry["identity"])), Digests(int(size), str(sha256), blob_id and str(blob_id))

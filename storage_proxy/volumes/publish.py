@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from proxy_client.errors import DestinationConflict, StorageFailure
 from proxy_client.wire import OnConflict
-from storage_proxy.storages.base import MANIFEST_FOLDER, ImportPlan, Manifest, ManifestFile
+from storage_proxy.storages.base import MANIFEST_FOLDER, ImportPlan, Manifest, ManifestFile, PlannedFile
 from storage_proxy.volumes import fsio
+from storage_proxy.volumes.area import TREE, Area
 from storage_proxy.volumes.moves import Move, Moves, Raced
 from storage_proxy.volumes.paths import join, manifest_name, manifest_path, parents, shown
-from storage_proxy.volumes.staging import TREE, Area
 from storage_proxy.volumes.survey import Survey, Surveyor, find_destination, read_manifest
 
 _RECORD = "publish.json"
@@ -188,10 +188,15 @@ class Publication:
 
     def _check_staged(self, paths: Iterable[str], staged: Mapping[str, ManifestFile]) -> None:
         """What was verified is what is published: the digests on record are those of the verified files."""
-        for path in paths:
-            found = self._area.digests(path)
-            if found is None or (found.size, found.sha256) != (staged[path].size, staged[path].sha256):
-                raise StorageFailure(f"the staged file {shown(path)} is not the verified one; import again")
+        wanted = [
+            PlannedFile(path=path, size=staged[path].size, sha256=staged[path].sha256) for path in paths
+        ]
+        found = self._area.digests(wanted)
+        for file in wanted:
+            if file.path not in found or not file.matches(found[file.path]):
+                raise StorageFailure(
+                    f"the staged file {shown(file.path)} is not the verified one; import again"
+                )
 
     def _place_manifest(self, plan: ImportPlan, files: Iterable[ManifestFile]) -> Manifest:
         manifest = Manifest(

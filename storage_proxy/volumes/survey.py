@@ -91,7 +91,9 @@ def read_manifest(destination: int, name: str) -> Manifest | None:
     return manifest
 
 
-def read_digests(destination: int, path: str, journal: Journal, area: int | None) -> Digests | None:
+def read_digests(
+    destination: int, path: str, journal: Journal, area: int | None, *, blob_id: bool = False
+) -> Digests | None:
     """Hash a file at the destination; None for no regular file, or one that changes while it is read.
 
     The journal remembers, if there is a staging area to remember it in.
@@ -102,10 +104,11 @@ def read_digests(destination: int, path: str, journal: Journal, area: int | None
         return None
     try:
         found = os.fstat(fd)
-        if (known := journal.seen(path, found)) is not None:
+        known = journal.seen(path, found)
+        if known is not None and (known.blob_id is not None or not blob_id):
             return known
         fsio.settle(fd)
-        digests = fsio.digest(fd)
+        digests = fsio.digest(fd, blob_id=blob_id)
     finally:
         os.close(fd)
     if digests is not None and area is not None:
@@ -221,7 +224,7 @@ class Surveyor:
         self, file: PlannedFile, found: os.stat_result, staged: ManifestFile | None, at_hand: bool
     ) -> None:
         path = file.path
-        digests = self._digests(path, found, {file.size})
+        digests = self._digests(path, found, {file.size}, blob_id=file.wants_blob_id)
         other = self._other_owner(path, digests)
         same = digests is not None and file.matches(digests)
         if same and staged is not None and digests is not None:
@@ -244,12 +247,14 @@ class Surveyor:
         else:
             self._in_the_way(path, "it was not imported", overwritable=True)
 
-    def _digests(self, path: str, found: os.stat_result, sizes: set[int]) -> Digests | None:
+    def _digests(
+        self, path: str, found: os.stat_result, sizes: set[int], *, blob_id: bool = False
+    ) -> Digests | None:
         """Hash a file, if its size alone does not say already that nobody knows it."""
         listed = [*self._own.get(path, ()), *(file for file, _ in self._others.get(path, ()))]
         if found.st_size not in sizes | {file.size for file in listed}:
             return None
-        return read_digests(self._destination, path, self._journal, self._area)
+        return read_digests(self._destination, path, self._journal, self._area, blob_id=blob_id)
 
     def _is_ours(self, path: str, digests: Digests | None) -> bool:
         """Whether our manifests list these very bytes as put there by us."""

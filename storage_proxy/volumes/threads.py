@@ -29,6 +29,11 @@ def stop_point() -> None:
         raise Stopped
 
 
+def stopping_with(stop: threading.Event) -> None:
+    """Let `stop` be what `stop_point` looks at in this thread."""
+    _stop.set(stop)
+
+
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `work` in a thread.
 

@@ -180,6 +180,9 @@ class VFSVolume(AbstractVolume):
     async def add_file(self, vfid: VFolderID, path: str, stream: AsyncIterator[bytes]) -> Digests:
         return await self._folder(vfid).stream_upload(path, stream)
 
+    def open_local(self, vfid: VFolderID, path: str) -> int | None:
+        return self._folder(vfid).open_local(path)
+
     def read_file(self, vfid: VFolderID, path: str) -> AsyncIterator[bytes]:
         return self._folder(vfid).stream_download(path)
 
