@@ -14,6 +14,7 @@ from benchmarks import manager, report, transfers
 from benchmarks.load import RequestFailed
 from benchmarks.rivals import RIVALS, RivalFailed
 from benchmarks.stack import StackFailed
+from proxy_client.errors import StowageError
 
 _DIRECTORY = Path(__file__).parent.parent / ".bench"
 _PROGRAMS = {"nginx": "nginx-light", "curl": "curl", "aria2c": "aria2", "openssl": "openssl"}
@@ -46,6 +47,7 @@ def main() -> int:
                 quick=asked.quick,
                 done=lambda result: report.print_result(console, result),
                 say=say,
+                profiles=asked.profile,
             )
             results = course.run(moved, asked.source or transfers.SOURCES)
         if "manager" in cases:
@@ -53,7 +55,7 @@ def main() -> int:
             (directory / "manager").mkdir(parents=True)
             measured = asyncio.run(manager.measure(directory / "manager", quick=asked.quick, say=say))
             report.print_manager(console, measured)
-    except (RivalFailed, StackFailed, RequestFailed) as exc:
+    except (RivalFailed, StackFailed, RequestFailed, StowageError) as exc:
         console.print(f"not measured: {exc}", markup=False)
         return 1
     if asked.json:
@@ -74,6 +76,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each takes its turn (5; 3 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small files, for trying things out")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIRECTORY", help="have py-spy look at the worker at every import"
+    )
     parser.add_argument(
         "--dir", type=Path, default=_DIRECTORY, help="directory on the disk to measure (.bench); 15 GB"
     )

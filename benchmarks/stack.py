@@ -23,6 +23,7 @@ from stowage.processes import dies_with_parent, tail
 
 _UP_WITHIN = 90.0  # seconds
 _GONE_WITHIN = 60.0  # seconds
+_CA_FILE = "STOWAGE_PROXY__ARTIFACT_REGISTRIES__HUGGINGFACE__CA_FILE"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _WATCH = "subscription ($id: ID!) { importTaskUpdated(taskId: $id) { status error { code message } } }"
 
@@ -52,13 +53,17 @@ class Stack:
         (revision,) = self._client.scan(model.id, "main")
         return revision["id"]
 
-    def measure(self, model: Model, revision_id: str) -> ImportCost:
-        """Import into a fresh folder, which is deleted afterwards. Raises `StackFailed`."""
+    def measure(self, model: Model, revision_id: str, profile: Path | None = None) -> ImportCost:
+        """Import into a fresh folder, which is deleted afterwards. Raises `StackFailed`.
+
+        profile: file for the worker's stacks and how often py-spy saw each; the import is slower for it.
+        """
         folder = self._client.create_vfolder(f"bench-{uuid.uuid4().hex}", usage_mode="MODEL", host=None)
-        try:
-            flush(self._dir.path)
-            with _watching(self._client.address) as socket:
-                worker = _Worker(json.loads(self._dir.state.read_text())["processes"]["worker"])
+        flush(self._dir.path)
+        with _watching(self._client.address) as socket:
+            pid = json.loads(self._dir.state.read_text())["processes"]["worker"]
+            with _profiled(pid, profile):
+                worker = _Worker(pid)
                 begun = time.perf_counter()
                 task = self._client.import_revision(revision_id, vfolder_id=folder["id"], options={})
                 if task is None:
@@ -66,13 +71,12 @@ class Stack:
                 _wait_for_success(socket, task["id"])
                 seconds = time.perf_counter() - begun
                 cost = ImportCost(seconds, worker.cpu_seconds(), worker.peak_rss())
-            brought = sum(path.stat().st_size for path in self._published(model))
-            if brought != model.size:
-                raise StackFailed(f"{brought} of {model.size} bytes were published")
-            return cost
-        finally:
-            self._client.delete_vfolder(folder["id"])
-            self._wait_until_gone(model)
+        brought = sum(path.stat().st_size for path in self._published(model))
+        if brought != model.size:
+            raise StackFailed(f"{brought} of {model.size} bytes were published")
+        self._client.delete_vfolder(folder["id"])
+        self._wait_until_gone(model)
+        return cost
 
     def _published(self, model: Model) -> list[Path]:
         """Return the files of the one folder there is."""
@@ -97,7 +101,7 @@ def running(directory: Path, source: Source) -> Iterator[Stack]:
     }
     environment["HF_ENDPOINT"] = source.endpoint
     if source.ca_file:
-        environment["SSL_CERT_FILE"] = str(source.ca_file)
+        environment[_CA_FILE] = str(source.ca_file)
     output = directory.with_name(f"{directory.name}.log")
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -161,6 +165,30 @@ def _wait_for_success(socket: ClientConnection, task_id: str) -> None:
                 return
         else:
             raise StackFailed(f"the manager ended the subscription: {told}")
+
+
+@contextmanager
+def _profiled(pid: int, file: Path | None) -> Iterator[None]:
+    """Have py-spy look at the worker until the end of the block."""
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    spy = subprocess.Popen(
+        [
+            *("py-spy", "record", "--format", "raw", "--threads", "--subprocesses", "--rate", "200"),
+            *("--nonblocking", "--duration", "3600", "--output", str(file), "--pid", str(pid)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- no thread runs
+    )
+    time.sleep(1)  # it reads symbols before it looks
+    try:
+        yield
+    finally:
+        spy.send_signal(signal.SIGINT)
+        spy.wait(60)
 
 
 class _Worker:

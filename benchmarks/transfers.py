@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import stack
 from benchmarks.content import Model, make_model, model_files, warm
+from benchmarks.memory import make_ready
 from benchmarks.rivals import RIVALS, timed
 from benchmarks.sources import Source, serve
 
@@ -99,7 +100,8 @@ class Course:
     """Who runs, how often, and who is told.
 
     directory: on the disk that is measured; `content` in it is kept for the next run, everything else is removed.
-    done: takes each result as it is there. say: takes one line for people about what happens.
+    done: takes each result as it is there. say: takes one line for people about what happens. profiles: directory
+    for a profile of each import; a run with profiles tells where time goes, not how much it is.
     """
 
     directory: Path
@@ -108,6 +110,7 @@ class Course:
     quick: bool
     done: Callable[[Result], None]
     say: Callable[[str], None]
+    profiles: Path | None = None
 
     def run(self, cases: Sequence[str], sources: Sequence[str]) -> list[Result]:
         """Measure every case at every source and return the results. Raises `RivalFailed` and `StackFailed`."""
@@ -157,8 +160,10 @@ class Course:
                 if seconds and seconds[0] > _PATIENCE:
                     continue
                 self.say(f"{case}, {source.name}, round {number + 1} of {self.rounds}: {name}")
+                make_ready(model.size)
                 if name == STOWAGE and running:
-                    cost = running.measure(model, revision_id)
+                    profile = self.profiles and self.profiles / f"{case}-{source.name}-{number + 1}.txt"
+                    cost = running.measure(model, revision_id, profile)
                     result.costs.append(cost)
                     seconds.append(cost.seconds)
                 else:
