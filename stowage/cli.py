@@ -6,6 +6,8 @@ Exit status   meaning
 2             the command or what it names is wrong; the same command will never succeed
 3             no answer from the manager, no or a wrong token, or no permission
 130           interrupted; an import that was waited for goes on
+
+`stowage verify` alone tells more: 0 clean, 1 blocked, 2 flagged, 3 incomplete.
 """
 
 import io
@@ -41,6 +43,7 @@ _MODULES = {
     "folder": "folders",
     "task": "tasks",
     "artifact": "artifacts",
+    "verify": "verify",
     "user": "users",
     "token": "tokens",
     "hub": "parts",
