@@ -151,14 +151,14 @@ class Model:
     async def bring(self, storage: AbstractStorage, path: str, on_conflict: OnConflict = FAIL) -> Manifest:
         """Do what an import does, from the first look to the removal of the staging area."""
         plan = self.plan(path)
-        staging = await storage.open_staging(self.task_id)
+        await storage.open_staging(self.task_id)
         try:
             await storage.check_conflicts(plan, on_conflict)
             present = [file.path for file in await storage.present_files(plan)]
             await self.stage(storage, path, *present)
             return await storage.publish(plan, self.staged(*present), on_conflict)
         finally:
-            await staging.discard()
+            await (await storage.open_staging(self.task_id)).discard()
 
 
 def look(root: Path) -> dict[str, object]:
