@@ -56,8 +56,16 @@ browser:
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "no chromium could be installed: tests/browser will be skipped (apt-get install chromium)"
 
+# The S3 server of the tests, in an environment of its own: Swift pins what Stowage does not want.
+.venv-swift/.installed: docker/swift/requirements.lock
+	$(PYTHON) -m venv --clear .venv-swift
+	.venv-swift/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement docker/swift/requirements.lock
+	@touch $@
+
+swift: .venv-swift/.installed
+
 # Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
-test: install-dev browser
+test: install-dev browser swift
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # Builds the image and runs docker-compose.yml with a name and a port of its own; skipped where no engine answers.
@@ -74,7 +82,7 @@ bench: install-dev
 	  { echo "make bench needs nginx, aria2c, curl and openssl: apt-get install nginx-light aria2 curl openssl"; exit 1; }
 	$(BIN)/python -m benchmarks $(BENCH)
 
-soak: install-dev
+soak: install-dev swift
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
 lock: install-dev
@@ -83,4 +91,4 @@ lock: install-dev
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
+	rm -rf $(VENV) .venv-swift build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench

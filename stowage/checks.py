@@ -13,6 +13,7 @@ from manager.settings import read_settings as read_manager
 from proxy_client.configuration import Fault, read_value
 from proxy_client.errors import BadRequest, StowageError
 from storage_proxy.settings import Settings as ProxySettings
+from storage_proxy.settings import VFSStorageSection
 from storage_proxy.settings import read_settings as read_proxy
 
 _TOKEN = ("STOWAGE_ADMIN_TOKEN_FILE",)
@@ -75,9 +76,14 @@ def check_proxy(path: Path, *, migrated: bool = True) -> Outcome:
     for name, registry in settings.artifact_registries.items():
         if registry.token_file is not None:
             secrets.append((("artifact-registries", name, "token-file"), registry.token_file))
+    secrets += settings.storage_secrets()
     directories: list[tuple[tuple[str, ...], Path]] = [
         *((("volume", name, "path"), volume.path) for name, volume in settings.volume.items()),
-        *((("artifact-storages", name, "path"), at.path) for name, at in settings.artifact_storages.items()),
+        *(
+            (("artifact-storages", name, "path"), storage.path)
+            for name, storage in settings.artifact_storages.items()
+            if isinstance(storage, VFSStorageSection)
+        ),
     ]
     faults, database = _database(_proxy_database(settings, migrated=migrated), "proxy")
     faults += _unreadable(secrets) + _unusable(directories)

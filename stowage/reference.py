@@ -28,20 +28,26 @@ FILES: dict[str, tuple[type[Section], str]] = {
 
 
 def example(file: str) -> str:
-    """Return a commented example of a file: what must be set is set, every default stands behind a `#`."""
+    """Return a commented example of a file: what must be set is set, every default stands behind a `#`.
+
+    Of a table that comes in several kinds, all but the first kind stand behind a `#` as a whole.
+    """
     model, prefix = FILES[file]
     head = f"""# {file}: every setting. What must be set is set; the others show their default behind a #.
 # A relative path is relative to this file. {prefix}__TABLE__KEY in the environment wins.
 """
     parts = [head]
-    for table, section, optional in _tables(model):
+    for table, section, optional, kind in _tables(model):
         may = " This table may be left out." if optional else ""
-        lines = [f"\n# {_purpose(section)}{may}", f"[{table.replace('NAME', _name(model, table))}]"]
+        off = "#" if kind else ""
+        lines = [
+            f"\n# {_purpose(section)}{may}",
+            f"{off}[{table.replace('NAME', _name(model, table, kind))}]",
+        ]
         for key, info in _settings(section):
             lines.append(f"# {info.description} ({', '.join(filter(None, [_kind(info), _standard(info)]))})")
-            lines.append(
-                f"{'' if info.is_required() else '#'}{key} = {json.dumps(_shown(info), ensure_ascii=False)}"
-            )
+            value = json.dumps(_shown(info), ensure_ascii=False)
+            lines.append(f"{off if info.is_required() else '#'}{key} = {value}")
         parts.append("\n".join(lines) + "\n")
     return "".join(parts)
 
@@ -49,12 +55,12 @@ def example(file: str) -> str:
 def tables(file: str) -> str:
     """Return one Markdown table for each table of a file, with every setting's default and unit."""
     parts = []
-    for table, section, optional in _tables(FILES[file][0]):
+    for table, section, optional, _kind_number in _tables(FILES[file][0]):
         may = " This table may be left out." if optional else ""
         parts.append(f"**`[{table}]`** {_purpose(section).partition(': ')[2]}{may}\n\n")
         parts.append("| setting | default | unit | meaning |\n|---|---|---|---|\n")
         for key, info in _settings(section):
-            default = _standard(info) or f"`{json.dumps(info.default)}`"
+            default = _standard(info) or f"`{json.dumps(info.get_default(call_default_factory=True))}`"
             parts.append(f"| `{key}` | {default} | {_kind(info)} | {info.description} |\n")
         parts.append("\n")
     return "".join(parts)
@@ -86,12 +92,13 @@ def example_name(file: str) -> str:
     return file.replace(".toml", ".example.toml")
 
 
-def _tables(model: type[Section]) -> Iterator[tuple[str, type[Section], bool]]:
-    """Yield the name of each table, its kind and whether a file may do without."""
+def _tables(model: type[Section]) -> Iterator[tuple[str, type[Section], bool, int]]:
+    """Yield the name of each table, its class, whether a file may do without, and its number among the table's kinds."""
     for name, info in model.model_fields.items():
         key = key_of(name, info)
-        for section in sections_of(info.annotation):
-            yield f"{key}.NAME" if has_names(info.annotation) else key, section, not info.is_required()
+        for number, section in enumerate(sections_of(info.annotation)):
+            table = f"{key}.NAME" if has_names(info.annotation) else key
+            yield table, section, not info.is_required(), number
 
 
 def _settings(section: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
@@ -99,9 +106,11 @@ def _settings(section: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
         yield key_of(name, info), info
 
 
-def _name(model: type[Section], table: str) -> str:
+def _name(model: type[Section], table: str, kind: int) -> str:
+    """Return the name that an example gives to a table; the examples of a setting are one for each kind."""
     key = table.partition(".")[0]
-    return next(str(_shown(info)) for name, info in model.model_fields.items() if key_of(name, info) == key)
+    (info,) = (info for name, info in model.model_fields.items() if key_of(name, info) == key)
+    return str(info.examples[kind] if info.examples else _shown(info))
 
 
 def _purpose(section: type[Section]) -> str:
@@ -109,12 +118,14 @@ def _purpose(section: type[Section]) -> str:
 
 
 def _shown(info: FieldInfo) -> Any:
-    standard = None if info.is_required() else info.default
+    standard = None if info.is_required() else info.get_default(call_default_factory=True)
     return info.examples[0] if info.examples and not isinstance(standard, str | int | float) else standard
 
 
 def _standard(info: FieldInfo) -> str:
-    return "must be set" if info.is_required() else "" if info.default is not None else "none"
+    if info.is_required():
+        return "must be set"
+    return "" if info.get_default(call_default_factory=True) is not None else "none"
 
 
 def _kind(info: FieldInfo) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import httpx
@@ -22,6 +22,9 @@ import pytest
 
 from stowage.data_dir import YOURS, DataDir
 from stowage.embedded_postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from tests.s3.server import S3Server
 
 
 class PostgresServer:
@@ -100,6 +103,15 @@ def proxy_database_url(postgres_server: PostgresServer) -> Iterator[str]:
     name = postgres_server.fresh_name("proxy")
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
+    """The session's S3 server; see `tests/s3/server.py`."""
+    from tests.s3.server import quick_directory, running  # noqa: PLC0415 -- only tests that ask for it need it
+
+    with quick_directory(tmp_path_factory.mktemp("s3")) as directory, running(directory) as server:
+        yield server
 
 
 class RunningStack:

@@ -4,9 +4,16 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 from proxy_client.errors import NotFound
-from storage_proxy.settings import Settings
+from storage_proxy.settings import S3StorageSection, Settings, VFSStorageSection
 from storage_proxy.storages.base import AbstractStorage
+from storage_proxy.storages.object import ObjectStorage
 from storage_proxy.storages.vfs import VFSStorage
+
+
+def _storage(name: str, section: VFSStorageSection | S3StorageSection) -> AbstractStorage:
+    if isinstance(section, S3StorageSection):
+        return ObjectStorage(name, section)
+    return VFSStorage(name, section.path)
 
 
 class StoragePool:
@@ -17,9 +24,9 @@ class StoragePool:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Make the storages of the `[artifact-storages.NAME]` sections. Touches no file system."""
+        """Make the storages of the `[artifact-storages.NAME]` sections. Touches no file system and no network."""
         sections = settings.artifact_storages
-        return cls({name: VFSStorage(name, section.path) for name, section in sections.items()})
+        return cls({name: _storage(name, section) for name, section in sections.items()})
 
     def get_storage(self, name: str) -> AbstractStorage:
         """Return a storage. Raises `NotFound` that names the known ones."""

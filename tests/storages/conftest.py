@@ -1,6 +1,6 @@
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -13,6 +13,7 @@ from storage_proxy.storages.vfs import VFSStorage
 from storage_proxy.storages.volume_adapter import VolumeStorageAdapter
 from storage_proxy.volumes import writer
 from storage_proxy.volumes.vfs import VFSVolume
+from tests.s3.place import bucket_of
 from tests.storages.models import Place, Storage
 from tests.storages.pieces import PIECE, descriptors, reopened
 
@@ -88,7 +89,11 @@ async def directory(request: pytest.FixtureRequest, mount: Path) -> Storage:
     return await _directory(request.param, mount)
 
 
-@pytest.fixture(params=["vfs", "vfolder"])
-async def place(request: pytest.FixtureRequest, mount: Path) -> Place:
+@pytest.fixture(params=["vfs", "vfolder", "s3"])
+async def place(request: pytest.FixtureRequest, mount: Path) -> AsyncIterator[Place]:
     """A storage of every kind."""
-    return await _directory(request.param, mount)
+    if request.param != "s3":
+        yield await _directory(request.param, mount)
+        return
+    with bucket_of(request.getfixturevalue("s3_server")) as bucket:
+        yield bucket

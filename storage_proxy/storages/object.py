@@ -1,0 +1,259 @@
+"""An S3 bucket, or a folder in one, as an artifact storage."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from proxy_client.errors import DestinationConflict, NotFound, QuotaExceeded
+from proxy_client.wire import OnConflict
+from storage_proxy.settings import S3StorageSection
+from storage_proxy.storages.base import (
+    AbstractStorage,
+    Digests,
+    FileInfo,
+    ImportPlan,
+    Manifest,
+    ManifestFile,
+    StagingArea,
+)
+from storage_proxy.storages.object_area import RECORD, Keys, ObjectArea, check_keys
+from storage_proxy.storages.object_publish import Publication, published
+from storage_proxy.storages.object_staging import ObjectStaging, stream
+from storage_proxy.storages.object_survey import Destination, Hashed, Surveyor, insist_on_a_folder
+from storage_proxy.storages.object_unpublish import unpublish
+from storage_proxy.storages.object_upload import Uploading
+from storage_proxy.storages.s3 import Head, S3Client
+from storage_proxy.storages.s3_signing import Credentials
+from storage_proxy.volumes.directory import check_plan, check_staged
+from storage_proxy.volumes.paths import check_destination, check_path, check_readable, join, parents, shown
+from storage_proxy.volumes.quota import Usage
+from storage_proxy.volumes.threads import in_thread
+
+
+class ObjectStorage(AbstractStorage):
+    """An artifact storage in a bucket, which must exist and list what was written as soon as it was written.
+
+    `credentials` stand in place of those that the section names.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        section: S3StorageSection,
+        credentials: Callable[[], Credentials] | None = None,
+    ) -> None:
+        self.name = name
+        self._section = section
+        self._what = f"artifact storage {name}"
+        self._keys = Keys(section.prefix)
+        self._hashed = Hashed()
+        self._room = threading.BoundedSemaphore(section.parallel_parts)
+        self.client = S3Client(section, self._what, credentials)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await in_thread(self.client.close)
+
+    async def check(self) -> None:
+        """Ask for a listing of one object. Raises `StorageError` or `Unavailable` with what has to be corrected."""
+        await in_thread(lambda: list(self.client.objects(self._keys.staging, first=1)))
+
+    # The visible side.
+
+    async def stream_upload(self, path: str, stream: AsyncIterator[bytes]) -> Digests:
+        key = self._keys.of(check_path(path))
+        await in_thread(self._insist_on_a_place, path)
+        uploading = Uploading(self.client, key, self._section.part_size)
+        try:
+            async for chunk in stream:
+                await in_thread(uploading.write, chunk)
+            return await in_thread(uploading.finish)
+        finally:
+            await in_thread(uploading.close)
+
+    def _insist_on_a_place(self, path: str) -> None:
+        if any(True for _ in self.client.objects(self._keys.below(path), first=1)):
+            raise DestinationConflict(f"a folder lies at {shown(path)}")
+        above = parents(path)
+        if above:
+            insist_on_a_folder(self.client, self._keys, above[-1])
+
+    def stream_download(self, path: str) -> AsyncIterator[bytes]:
+        key = self._keys.of(check_readable(path))
+
+        def read() -> Iterator[bytes]:
+            try:
+                yield from self.client.stream(key)
+            except NotFound as exc:
+                raise _no_file(path) from exc
+
+        return stream(read)
+
+    async def delete_file(self, path: str) -> None:
+        key = self._keys.of(check_readable(path))
+        await in_thread(self._head, path)
+        await in_thread(self.client.delete, key)
+
+    async def get_file_info(self, path: str) -> FileInfo:
+        head = await in_thread(self._head, path)
+        return FileInfo(path, head.size, head.modified_at)
+
+    def _head(self, path: str) -> Head:
+        head = self.client.head(self._keys.of(check_readable(path)))
+        if head is None:
+            raise _no_file(path)
+        return head
+
+    def open_local(self, path: str) -> int | None:
+        check_readable(path)
+        return None
+
+    async def usage(self) -> Usage:
+        """Count bytes and objects below the prefix, those of staging too."""
+
+        def work() -> Usage:
+            size = count = 0
+            for found in self.client.objects(self._keys.root):
+                size, count = size + found.size, count + 1
+            return Usage(size, count)
+
+        return await in_thread(work)
+
+    async def presign(self, method: str, path: str, key: str, expires: int) -> str:
+        """Return a URL that lets whoever has it GET or PUT the file `key` below the folder `path` for `expires` seconds.
+
+        Raises `PathRefused` for a key that leaves the folder or is not one of a visible file.
+        """
+        check_path(key)
+        signed = self._keys.of(check_path(join(check_destination(path), key)))
+        return await in_thread(self.client.presign, method, signed, expires)
+
+    async def unpublish(self, path: str, artifact: str, version: str) -> Manifest | None:
+        """Remove what an import of this version left at `path`: the files of its manifest that nobody changed and no
+        other manifest lists, then the manifest. Returns it; None if there is none. May be repeated.
+        """
+        check_destination(path)
+        return await in_thread(unpublish, self.client, self._keys, self._hashed, path, artifact, version)
+
+    # The hidden side.
+
+    async def open_staging(self, task_id: UUID, *, destination: str | None = None) -> StagingArea:
+        """As `AbstractStorage.open_staging`.
+
+        destination: where the import will be published, for a caller that writes the staged files and does not read them. A
+        large file is then sent to its place at once, as the parts of an upload that `publish` completes.
+        """
+
+        def work() -> ObjectStaging:
+            area = self._area(task_id)
+            area.claim()
+            return self._staging(area, destination)
+
+        return await in_thread(work)
+
+    def _area(self, task_id: UUID) -> ObjectArea:
+        return ObjectArea(self.client, self._keys, task_id)
+
+    def _staging(self, area: ObjectArea, destination: str | None = None) -> ObjectStaging:
+        return ObjectStaging(
+            area,
+            Publication(area, self._hashed).give_back,
+            destination=destination,
+            least_part=self._section.part_size,
+            room=self._room,
+        )
+
+    async def reserve(self, needed: int) -> None:
+        limit = self._section.limit_bytes
+        if limit is None or not needed:
+            return
+        used = (await self.usage()).used_bytes
+        if used + needed > limit:
+            raise QuotaExceeded(
+                f"{needed} bytes are needed, and {used} of the {limit} bytes that {self._what} may hold are in use; "
+                "make room or raise its limit"
+            )
+
+    async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:
+        self._check(plan)
+
+        def work() -> list[ManifestFile]:
+            there = Destination(self.client, self._keys, plan.path)
+            return list(Surveyor(there, plan, OnConflict.FAIL, self._hashed).present())
+
+        return await in_thread(work)
+
+    async def check_conflicts(self, plan: ImportPlan, on_conflict: OnConflict) -> None:
+        self._check(plan)
+
+        def work() -> None:
+            insist_on_a_folder(self.client, self._keys, plan.path)
+            there = Destination(self.client, self._keys, plan.path)
+            survey = Surveyor(there, plan, on_conflict, self._hashed).survey(None)
+            survey.obstacles.insist_on_no_conflict(plan.path)
+
+        await in_thread(work)
+
+    async def publish(
+        self, plan: ImportPlan, staged: Sequence[ManifestFile], on_conflict: OnConflict
+    ) -> Manifest:
+        self._check(plan)
+        check_staged(plan, staged)
+
+        def work() -> Manifest:
+            area = self._area(plan.task_id)
+            if not area.exists() and (manifest := published(self.client, self._keys, plan)) is not None:
+                return manifest
+            area.claim()
+            return Publication(area, self._hashed).run(plan, staged, on_conflict)
+
+        return await in_thread(work)
+
+    async def publishing(self, task_id: UUID) -> bool:
+        return await in_thread(self._area(task_id).has, RECORD)
+
+    def _check(self, plan: ImportPlan) -> None:
+        check_plan(plan)
+        check_keys(self._keys, plan)
+
+    # What nobody waits for any more.
+
+    async def abort_orphans(self, live: Collection[UUID]) -> int:
+        """Remove what no open import needs and is older than `abandoned-after`; returns how much that was.
+
+        `live` are the tasks of this proxy that are open. Staging areas of others are discarded, and uploads that no
+        area knows of aborted: a worker that died between two requests leaves them.
+        """
+
+        def work() -> int:
+            before = datetime.now(UTC) - timedelta(seconds=self._section.abandoned_after)
+            count, known = 0, set[str]()
+            for folder in list(self.client.folders(self._keys.staging)):
+                try:
+                    area = self._area(UUID(folder))
+                except ValueError:
+                    continue
+                if area.task_id not in live and self._newest(area) < before:
+                    area.claim()
+                    Publication(area, self._hashed).give_back()
+                    area.remove()
+                    count += 1
+                else:
+                    area.look()
+                    known.update(area.uploads())
+            for upload in list(self.client.list_uploads(self._keys.root)):
+                if upload.upload_id not in known and upload.initiated_at < before:
+                    self.client.abort(upload.key, upload.upload_id)
+                    count += 1
+            return count
+
+        return await in_thread(work)
+
+    def _newest(self, area: ObjectArea) -> datetime:
+        moments = (found.modified_at for found in self.client.objects(area.root))
+        return max(moments, default=datetime.min.replace(tzinfo=UTC))
+
+
+def _no_file(path: str) -> NotFound:
+    return NotFound(f"there is no file {shown(path)}", field="path")
