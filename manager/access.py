@@ -21,6 +21,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import SQLCoreOperations
 
 from manager.auth import Caller, bearer
@@ -160,6 +161,20 @@ def visible_invitations(caller: Caller) -> Select[VFolderInvitation]:
         .where(
             VFolder.status.not_like("DELETE%"),
             or_(VFolderInvitation.email == caller.email, _may_share(caller)),
+        )
+    )
+
+
+def visible_shares(caller: Caller, vfolder_id: UUID) -> Select[User, VFolderPermission]:
+    """Select who uses a folder beside its owner and its project, all for those who may share it, else the caller alone."""
+    return (
+        select(User, VFolderGrant.permission)
+        .join(VFolderGrant, VFolderGrant.user_id == User.id)
+        .join(VFolder, VFolder.id == VFolderGrant.vfolder_id)
+        .where(
+            VFolder.id == vfolder_id,
+            VFolder.status.not_like("DELETE%"),
+            or_(VFolderGrant.user_id == caller.user_id, _may_share(caller)),
         )
     )
 
@@ -408,10 +423,11 @@ def _is_member(
 def _may_share(caller: Caller) -> ColumnElement[bool]:
     if caller.is_admin:
         return true()
+    own = aliased(VFolderGrant)
     in_full = exists().where(
-        VFolderGrant.vfolder_id == VFolder.id,
-        VFolderGrant.user_id == caller.user_id,
-        VFolderGrant.permission == VFolderPermission.RW_DELETE,
+        own.vfolder_id == VFolder.id,
+        own.user_id == caller.user_id,
+        own.permission == VFolderPermission.RW_DELETE,
     )
     return or_(VFolder.user_id == caller.user_id, and_(_is_member(caller, VFolder.project_id), in_full))
 

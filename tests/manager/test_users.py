@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
+from manager.access import ARTIFACT_IMPORT, may_import_to_artifact_storage
 from manager.auth import Caller, authenticate
-from manager.models import UserRole
+from manager.models import ApiToken, UserRole
 from manager.users import Users
 from proxy_client import errors
 from tests.manager.world import World
@@ -135,3 +137,151 @@ async def test_the_first_administrator_is_made_once_by_any_number_of_managers(wo
     await users.ensure_admin("admin@localhost", "from-the-file")
     with pytest.raises(errors.Unauthenticated):
         await entered(world, "from-the-file")
+
+
+# Replacing tokens, and their end.
+
+
+async def row_of(world: World, token_id: UUID) -> ApiToken:
+    async with world.database.read() as session:
+        return await session.get_one(ApiToken, token_id)
+
+
+async def test_a_rotated_token_is_refused_and_the_new_one_lives_as_long(world: World) -> None:
+    users = Users(world.database)
+    old_id, old = await users.create_token(world.user_a, None, "ci", SOON)
+    new_id, new = await users.rotate_token(world.user_a, old_id, expires_at=None, keep_until=None)
+    assert (await entered(world, new)).user_id == world.user_a.user_id
+    with pytest.raises(errors.Unauthenticated):
+        await entered(world, old)
+    before, after = await row_of(world, old_id), await row_of(world, new_id)
+    assert (after.name, after.user_id) == ("ci", world.user_a.user_id)
+    assert before.expires_at is not None
+    assert after.expires_at is not None
+    assert abs(after.expires_at - after.created_at - (before.expires_at - before.created_at)) < timedelta(
+        seconds=1
+    )
+
+
+async def test_a_rotated_token_may_be_kept_for_a_while_but_never_longer_than_it_had(world: World) -> None:
+    users = Users(world.database)
+    for ends, until, kept in (
+        (None, SOON, SOON),
+        (SOON + timedelta(hours=1), SOON, SOON),
+        (SOON, SOON + timedelta(days=1), SOON),
+    ):
+        old_id, old = await users.create_token(world.user_a, None, "ci", ends)
+        _, new = await users.rotate_token(world.user_a, old_id, expires_at=None, keep_until=until)
+        for token in (old, new):
+            await entered(world, token)
+        assert (await row_of(world, old_id)).expires_at == kept
+
+
+async def test_a_token_ends_when_it_is_told_to(world: World) -> None:
+    users = Users(world.database)
+    token_id, _ = await users.create_token(world.user_a, None, "ci", None)
+    assert (await users.set_token_expiry(world.admin, token_id, SOON)).expires_at == SOON
+    assert (await users.set_token_expiry(world.user_a, token_id, None)).expires_at is None
+
+
+async def test_a_token_that_ended_or_is_somebody_elses_is_not_replaced(world: World) -> None:
+    users = Users(world.database)
+    own, _ = await users.create_token(world.user_a, None, "own", None)
+    revoked, _ = await users.create_token(world.user_b, None, "revoked", None)
+    await users.revoke_token(world.user_b, revoked)
+    expired, _ = await users.create_token(world.user_b, None, "expired", SOON)
+    await world.execute(
+        "UPDATE api_tokens SET expires_at = now() - interval '1 s' WHERE id = :id", id=expired
+    )
+    before = await world.rows()
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    for token_id, code in (
+        (own, "NOT_FOUND"),
+        (uuid4(), "NOT_FOUND"),
+        (revoked, "CONFLICT"),
+        (expired, "CONFLICT"),
+    ):
+        for asked in (
+            users.rotate_token(world.user_b, token_id, expires_at=None, keep_until=None),
+            users.set_token_expiry(world.user_b, token_id, SOON),
+        ):
+            with pytest.raises(errors.StowageError) as refusal:
+                await asked
+            assert (refusal.value.code, refusal.value.field) == (code, "input.id")
+    for asked, field in (
+        (users.rotate_token(world.user_a, own, expires_at=past, keep_until=None), "input.expiresAt"),
+        (users.rotate_token(world.user_a, own, expires_at=None, keep_until=past), "input.keepUntil"),
+        (users.set_token_expiry(world.user_a, own, past), "input.expiresAt"),
+    ):
+        with pytest.raises(errors.BadRequest) as refused:
+            await asked
+        assert refused.value.field == field
+    assert await world.rows() == before
+
+
+# Roles, and what is permitted beyond them.
+
+
+async def test_a_role_holds_from_the_next_request_on_and_one_administrator_stays(world: World) -> None:
+    users = Users(world.database)
+    _, token = await users.create_token(world.user_a, None, "laptop", None)
+    with pytest.raises(errors.Conflict, match="last active administrator"):
+        await users.set_user_role(world.admin, world.admin.user_id, UserRole.USER)
+    for _ in range(2):
+        await users.set_user_role(world.admin, world.user_a.user_id, UserRole.ADMIN)
+    promoted = await entered(world, token)
+    assert promoted.is_admin
+    await users.set_user_role(promoted, world.admin.user_id, UserRole.USER)
+    actions = [row[3] for row in (await world.rows())["audit_log"] if row[3] == "user.set-role"]
+    assert len(actions) == 2
+
+
+async def test_two_administrators_cannot_take_each_others_role_at_once(world: World) -> None:
+    second = await world.user("second@example.org", UserRole.ADMIN)
+    attempts = [
+        Users(world.database).set_user_role(one, other.user_id, UserRole.USER)
+        for one, other in ((world.admin, second), (second, world.admin))
+    ]
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    assert sorted(isinstance(outcome, errors.Conflict) for outcome in outcomes) == [False, True]
+
+
+async def test_a_user_is_permitted_to_fill_the_artifact_storage_and_no_more(world: World) -> None:
+    users = Users(world.database)
+
+    async def may() -> bool:
+        async with world.database.read() as session:
+            try:
+                await may_import_to_artifact_storage(session, world.user_a)
+            except errors.Forbidden:
+                return False
+        return True
+
+    for _ in range(2):
+        await users.grant(world.admin, world.user_a.user_id, ARTIFACT_IMPORT)
+    assert await may()
+    for _ in range(2):
+        await users.revoke(world.admin, world.user_a.user_id, ARTIFACT_IMPORT)
+    assert not await may()
+    actions = [row[3] for row in sorted((await world.rows())["audit_log"], key=lambda row: row[1])]
+    assert actions == ["user.grant", "user.revoke"]
+
+
+async def test_roles_and_permissions_are_given_by_administrators_to_users_that_are_there(
+    world: World,
+) -> None:
+    users = Users(world.database)
+    before = await world.rows()
+    for caller, user, code in (
+        (world.user_a, world.user_a.user_id, "FORBIDDEN"),
+        (world.admin, uuid4(), "NOT_FOUND"),
+    ):
+        for asked in (
+            users.set_user_role(caller, user, UserRole.ADMIN),
+            users.grant(caller, user, ARTIFACT_IMPORT),
+            users.revoke(caller, user, ARTIFACT_IMPORT),
+        ):
+            with pytest.raises(errors.StowageError) as refusal:
+                await asked
+            assert refusal.value.code == code
+    assert await world.rows() == before
