@@ -20,6 +20,8 @@ from storage_proxy.registries.huggingface import HuggingFaceRegistry
 from storage_proxy.registries.patience import retry_after_seconds
 from storage_proxy.settings import ArtifactRegistrySection, TransferSection
 from storage_proxy.storages.base import PlannedFile
+from storage_proxy.transfer.line import Line, on_line
+from tests.e2e.world import Files
 from tests.faults.hub import FaultHub, Rule
 from tests.faults.models import make_model
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.anyio
 HASTY = TransferSection(
     retries=3, backoff_initial=0.01, backoff_max=0.02, stall_timeout=1.0, retry_after_max=3.0
 )
-FILES = {"README.md": b"# Hello\n", "weights.bin": 3 << 20, "folder/config.json": b"{}", "empty.txt": b""}
+FILES: Files = {"README.md": b"# Hello\n", "weights.bin": 3 << 20, "folder/config.json": b"{}", "empty.txt": b""}
 
 
 @pytest.fixture
@@ -41,16 +43,25 @@ def hub(tmp_path: Path) -> Iterator[FaultHub]:
 async def registry(hub: FaultHub) -> AsyncIterator[HuggingFaceRegistry]:
     opened = HuggingFaceRegistry("hub", ArtifactRegistrySection(url=hub.url), HASTY)
     yield opened
-    await opened.aclose()
+    opened.close()
 
 
 async def fetch(
-    registry: HuggingFaceRegistry, path: str = "weights.bin", offset: int = 0
-) -> tuple[int, bytes]:
+    registry: HuggingFaceRegistry, path: str = "weights.bin", start: int = 0, stop: int | None = None
+) -> tuple[int, int, bytes]:
+    """Ask for a range of a file, to its end unless told; returns the range that came, and its bytes."""
     commit = await registry.resolve("org/name", "main")
     (file,) = [file for file in await registry.list_files("org/name", commit) if file.path == path]
-    async with registry.open_file("org/name", commit, file, offset) as stream:
-        return stream.offset, b"".join([chunk async for chunk in stream.chunks])
+
+    def read(line: Line) -> tuple[int, int, bytes]:
+        content, view = bytearray(), memoryview(bytearray(1 << 16))
+        asked = registry.open_range("org/name", commit, file, start, stop or file.size, line)
+        with asked as stream:
+            while count := stream.readinto(view):
+                content += view[:count]
+        return stream.offset, stream.stop, bytes(content)
+
+    return await on_line(read)
 
 
 async def test_every_file_is_listed_over_all_pages_with_its_digest(
@@ -88,18 +99,22 @@ async def test_search_gives_at_most_the_limit(registry: HuggingFaceRegistry, hub
     assert all(model.model_id.startswith("org/other-") for model in found)
 
 
-async def test_bytes_go_on_from_an_offset(registry: HuggingFaceRegistry, hub: FaultHub) -> None:
+async def test_a_range_of_a_file_comes_alone(registry: HuggingFaceRegistry, hub: FaultHub) -> None:
     content = (hub.directory / "org/name/weights.bin").read_bytes()
-    assert await fetch(registry) == (0, content)
-    assert await fetch(registry, offset=1000) == (1000, content[1000:])
+    assert await fetch(registry) == (0, len(content), content)
+    assert await fetch(registry, start=1000) == (1000, len(content), content[1000:])
+    assert await fetch(registry, start=1000, stop=5000) == (1000, 5000, content[1000:5000])
+    assert [request.headers.get("range") for request in hub.downloads()] == [
+        *(None, "bytes=1000-3145727", "bytes=1000-4999")
+    ]
 
 
-async def test_a_server_without_range_says_that_the_bytes_begin_at_zero(
+async def test_a_server_without_range_says_that_the_whole_file_comes(
     registry: HuggingFaceRegistry, hub: FaultHub
 ) -> None:
     hub.set(Rule(path="/resolve/.*weights", ignore_range=True))
-    offset, content = await fetch(registry, offset=1000)
-    assert (offset, len(content)) == (0, 3 << 20)
+    start, stop, content = await fetch(registry, start=1000, stop=5000)
+    assert (start, stop, len(content)) == (0, 3 << 20, 3 << 20)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +150,7 @@ async def test_a_wrong_answer_is_a_clear_error(
 ) -> None:
     hub.set(rule)
     with pytest.raises(SourceError) as caught:
-        await fetch(registry, offset=7)
+        await fetch(registry, start=7)
     assert type(caught.value) is error or isinstance(caught.value, SourceUnavailable) is (
         error is SourceUnavailable
     )
@@ -184,9 +199,9 @@ async def test_the_token_goes_to_the_endpoint_alone(hub: FaultHub, tmp_path: Pat
         section = ArtifactRegistrySection(url=hub.url, token_file=tmp_path / "token")
         registry = HuggingFaceRegistry("hub", section, HASTY)
         hub.set(Rule(path="/resolve/", redirect=f"{cdn.url}{{path}}"))
-        offset, content = await fetch(registry)
-        await registry.aclose()
-        assert (offset, len(content)) == (0, 3 << 20)
+        start, stop, content = await fetch(registry)
+        registry.close()
+        assert (start, stop, len(content)) == (0, 3 << 20, 3 << 20)
         assert all(seen.headers.get("authorization") == "Bearer hf_secret" for seen in hub.requests)
         assert cdn.downloads()
         assert not any("authorization" in seen.headers for seen in cdn.requests)
