@@ -37,6 +37,7 @@ from manager.models import (
 )
 from manager.reconciler import Reconciler
 from manager.registries import declare_registries
+from manager.scanner import Scanner
 from manager.settings import Settings
 from manager.users import Users
 from manager.webui.pages import graphiql_routes
@@ -68,6 +69,7 @@ def create_app(
     """
     secrets = {name: _secret(name, settings) for name in settings.storage_proxies}
     database_url = settings.database_url
+    _ = settings.keys
     admin_token = read_value(admin_token_file, "STOWAGE_ADMIN_TOKEN_FILE") if admin_token_file else None
 
     @asynccontextmanager
@@ -88,6 +90,8 @@ def create_app(
             stack.push_async_callback(_stop, running)
             following = asyncio.create_task(_forever("changes", app.state.services.changes.run))
             stack.push_async_callback(_stop, following)
+            scanning = asyncio.create_task(_forever("scanner", Scanner(database, settings, proxies).run))
+            stack.push_async_callback(_stop, scanning)
             counting = asyncio.create_task(_forever("quotas", app.state.services.quotas.follow))
             stack.push_async_callback(_stop, counting)
             yield

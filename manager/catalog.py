@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, case, or_, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, joinedload
@@ -17,6 +17,7 @@ from manager.auth import Caller
 from manager.db import Database, any_of, storable
 from manager.models import (
     Artifact,
+    ArtifactAvailability,
     ArtifactRegistry,
     ArtifactRegistryType,
     ArtifactRevision,
@@ -24,6 +25,7 @@ from manager.models import (
     ArtifactType,
     utc_now,
 )
+from manager.registries import default_registry, scanning_proxy
 from manager.settings import Settings
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
@@ -38,7 +40,12 @@ from proxy_client.errors import (
 
 MOST_MODELS = 100
 
+LONGEST_DESCRIPTION = 10_000
+
 _MODELS_AT_ONCE = 8
+# Models, and revisions of one model, whose size and readme a request waits for; those of more follow by themselves.
+_DESCRIBED_AT_ONCE = 4
+_REVISIONS_AT_ONCE = 8
 _LONGEST_VERSION = 255
 # PostgreSQL takes 65,535 parameters in a statement, asyncpg 32,767.
 _ROWS_A_STATEMENT = 1000
@@ -67,10 +74,11 @@ class Catalog:
         artifact_type: ArtifactType | None,
         search: str | None,
     ) -> list[Artifact]:
-        """Search a registry, the default one where `registry_id` is None, and keep what it finds.
+        """Search a registry, the default one where `registry_id` is None, and keep what it finds, most downloaded first.
 
         Returns at most `limit` artifacts, in the registry's order, with their registry loaded. A model that
-        the registry lists but does not show is left out. Raises a `SourceError` where the registry fails.
+        the registry lists but does not show is left out. Size and readme of the revisions are filled for a few models,
+        and follow for more. Raises a `SourceError` where the registry fails.
         """
         await require_admin(caller)
         if not 1 <= limit <= MOST_MODELS:
@@ -81,20 +89,21 @@ class Catalog:
                 f"the registry {registry.name} offers models only; leave out the type",
                 field="input.artifactType",
             )
-        hits = await client.search_models(registry.name, search=search or None, limit=limit)
+        hits = await client.search_models(registry.name, search=search or None, limit=limit, sort="downloads")
+        at_once = len(hits) <= _DESCRIBED_AT_ONCE
         gate = asyncio.Semaphore(_MODELS_AT_ONCE)
 
         async def look(model_id: str) -> wire.RegistryModel | None:
             async with gate:
                 try:
-                    return await client.get_model(registry.name, model_id)
+                    return await look_up(client, registry.name, model_id, None, at_once=at_once)
                 except SourceNotFound:
                     return None
 
         found = await _all_of(look(hit.model_id) for hit in hits[:limit])
         models = [model for model in found if model is not None]
         async with self._database.begin() as session:
-            ids = await _keep(session, registry, models)
+            ids = await keep_models(session, registry, models)
             audit(
                 session, caller, "artifact.scan", registry.name, {"search": search, "artifacts": len(models)}
             )
@@ -119,11 +128,12 @@ class Catalog:
         _check_targets(targets)
         registry, client = await self._registry(registry_id)
         gate = asyncio.Semaphore(_MODELS_AT_ONCE)
+        at_once = len(targets) <= _DESCRIBED_AT_ONCE
 
         async def look(index: int, model_id: str, revision: str | None) -> wire.RegistryModel:
             async with gate:
                 try:
-                    return await client.get_model(registry.name, model_id, revision)
+                    return await look_up(client, registry.name, model_id, revision, at_once=at_once)
                 except SourceNotFound as exc:
                     raise SourceNotFound(exc.message, field=f"input.models[{index}]") from exc
 
@@ -131,7 +141,7 @@ class Catalog:
             look(index, model_id, revision) for index, (model_id, revision) in enumerate(targets)
         )
         async with self._database.begin() as session:
-            ids = await _keep(session, registry, models)
+            ids = await keep_models(session, registry, models)
             names = [model_id for model_id, _ in targets]
             audit(session, caller, "artifact.scan", registry.name, {"models": names})
             rows = await session.scalars(
@@ -153,27 +163,115 @@ class Catalog:
         )
         return [by_name[key] for key in asked]
 
+    async def update_artifact(
+        self, caller: Caller, artifact_id: UUID, *, readonly: bool | None, description: str | None
+    ) -> Artifact:
+        """Change what is given; a description of an administrator's outlives scans, an empty one gives it up."""
+        await require_admin(caller)
+        if description is not None and len(description) > LONGEST_DESCRIPTION:
+            raise BadRequest(
+                f"the description is longer than {LONGEST_DESCRIPTION} characters; shorten it",
+                field="input.description",
+            )
+        async with self._database.begin() as session:
+            (artifact,) = await self._artifacts(session, [artifact_id], "input.artifactId")
+            if readonly is not None:
+                artifact.readonly = readonly
+            if description is not None:
+                artifact.description = storable(description) or None
+                artifact.described = bool(description)
+            artifact.updated_at = utc_now()
+            changes = {"readonly": readonly, "description": description is not None}
+            audit(session, caller, "artifact.update", str(artifact_id), changes)
+        return artifact
+
+    async def delete_artifacts(self, caller: Caller, artifact_ids: Sequence[UUID]) -> list[Artifact]:
+        """Take artifacts out of use: nothing of them is imported until they are restored. May be repeated.
+
+        What is stored or being imported stays as it is. Returns them in the order asked for. Raises `NotFound`.
+        """
+        return await self._set_availability(caller, artifact_ids, ArtifactAvailability.DELETED)
+
+    async def restore_artifacts(self, caller: Caller, artifact_ids: Sequence[UUID]) -> list[Artifact]:
+        """Take deleted artifacts into use again; may be repeated. Raises `NotFound`, and `Conflict` without a registry."""
+        return await self._set_availability(caller, artifact_ids, ArtifactAvailability.ALIVE)
+
+    async def _set_availability(
+        self, caller: Caller, artifact_ids: Sequence[UUID], availability: ArtifactAvailability
+    ) -> list[Artifact]:
+        await require_admin(caller)
+        if not 1 <= len(artifact_ids) <= MOST_MODELS:
+            raise BadRequest(
+                f"these are {len(artifact_ids)} artifacts; name 1 to {MOST_MODELS}", field="input.artifactIds"
+            )
+        async with self._database.begin() as session:
+            artifacts = await self._artifacts(session, artifact_ids, "input.artifactIds[{}]")
+            changed = [artifact for artifact in artifacts if artifact.availability is not availability]
+            for index, artifact in enumerate(artifacts):
+                if availability is ArtifactAvailability.ALIVE and artifact.origin.deleted_at is not None:
+                    raise Conflict(
+                        f"the registry {artifact.origin.name} of this artifact was deleted; enter it again and scan it",
+                        field=f"input.artifactIds[{index}]",
+                    )
+            for artifact in changed:
+                artifact.availability = availability
+                artifact.updated_at = utc_now()
+            if changed:
+                verb = "delete" if availability is ArtifactAvailability.DELETED else "restore"
+                names = sorted({artifact.name for artifact in changed})
+                audit(session, caller, f"artifact.{verb}", "catalogue", {"artifacts": names})
+        return artifacts
+
+    async def _artifacts(
+        self, session: AsyncSession, artifact_ids: Sequence[UUID], field: str
+    ) -> list[Artifact]:
+        rows = await session.scalars(
+            select(Artifact)
+            .join(Artifact.origin)
+            .options(contains_eager(Artifact.origin))
+            .where(Artifact.id == any_of(artifact_ids))
+            .order_by(Artifact.id)
+            .with_for_update(of=Artifact, key_share=True)
+        )
+        found = {row.id: row for row in rows}
+        for index, artifact_id in enumerate(artifact_ids):
+            if artifact_id not in found:
+                raise NotFound("there is no such artifact; check its id", field=field.format(index))
+        return [found[artifact_id] for artifact_id in artifact_ids]
+
     async def _registry(self, registry_id: UUID | None) -> tuple[ArtifactRegistry, StorageProxyClient]:
-        if (configured := self._settings.artifact_registry) is None:
+        proxy = scanning_proxy(self._settings)
+        async with self._database.read() as session:
+            if registry_id is None:
+                registry = await default_registry(session, self._settings)
+            else:
+                registry = await session.get(ArtifactRegistry, registry_id)
+        if proxy is None or (registry is None and registry_id is None):
             raise Conflict(
                 "scanning is not configured; ask the operator for the section [artifact-registry] "
-                "of the manager's configuration"
+                "of the manager's configuration, or name a registry"
             )
-        wanted = (
-            ArtifactRegistry.name == configured.default
-            if registry_id is None
-            else ArtifactRegistry.id == registry_id
-        )
-        async with self._database.read() as session:
-            registry = await session.scalar(select(ArtifactRegistry).where(wanted))
-        if registry is None:
+        if registry is None or registry.deleted_at is not None:
             raise NotFound("there is no such artifact registry", field="input.registryId")
         if registry.type is not ArtifactRegistryType.HUGGINGFACE:
             raise UnsupportedRegistry(
                 f"a registry of type {registry.type} cannot be scanned; name another one",
                 field="input.registryId",
             )
-        return registry, self._proxies[configured.proxy]
+        return registry, self._proxies[proxy]
+
+
+async def look_up(
+    client: StorageProxyClient, registry: str, model_id: str, revision: str | None, *, at_once: bool
+) -> wire.RegistryModel:
+    """Describe a model; `at_once` with size and readme, unless it has many revisions."""
+    if at_once and revision is not None:
+        return await client.get_model(registry, model_id, revision)
+    model = await client.get_model(registry, model_id, revision, details=False)
+    described = all(found.described for found in model.revisions)
+    if at_once and not described and len(model.revisions) <= _REVISIONS_AT_ONCE:
+        return await client.get_model(registry, model_id)
+    return model
 
 
 def _check_targets(targets: Sequence[tuple[str, str | None]]) -> None:
@@ -215,12 +313,13 @@ async def _all_of(looks: Iterable[Any]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _keep(
+async def keep_models(
     session: AsyncSession, registry: ArtifactRegistry, models: Sequence[wire.RegistryModel]
 ) -> dict[str, UUID]:
     """Write models and their revisions; returns the artifacts' ids by name.
 
-    A revision that is known keeps its status and its stored commit; digest, size and readme move.
+    A revision that is known keeps its status and its stored commit; digest, size and readme move. One that came
+    without size and readme is due for them, unless they are known for this commit.
     """
     if not models:
         return {}
@@ -245,7 +344,9 @@ async def _keep(
         artifacts.on_conflict_do_update(
             index_elements=[Artifact.registry_id, Artifact.name],
             set_={
-                "description": artifacts.excluded.description,
+                "description": case(
+                    (Artifact.described, Artifact.description), else_=artifacts.excluded.description
+                ),
                 "extra": artifacts.excluded.extra,
                 "scanned_at": now,
                 "updated_at": now,
@@ -266,6 +367,7 @@ async def _keep(
             "digest": one.commit,
             "size": one.size,
             "readme": storable(one.readme),
+            "details_due_at": None if one.described else now,
             "created_at": now,
             "updated_at": now,
         }
@@ -278,10 +380,14 @@ async def _keep(
 
 def _revisions(rows: list[dict[str, Any]]) -> Insert:
     revisions = insert(ArtifactRevision).values(rows)
-    moving = {name: revisions.excluded[name] for name in ("digest", "size", "readme")}
-    known = ArtifactRevision.__table__.c
+    new, known = revisions.excluded, ArtifactRevision.__table__.c
+    same = and_(new.details_due_at.is_not(None), known.digest.is_not_distinct_from(new.digest))
+    moving = {
+        name: case((same, known[name]), else_=new[name])
+        for name in ("digest", "size", "readme", "details_due_at")
+    }
     return revisions.on_conflict_do_update(
         index_elements=[ArtifactRevision.artifact_id, ArtifactRevision.version],
-        set_=moving | {"updated_at": revisions.excluded.updated_at},
-        where=or_(*(known[name].is_distinct_from(new) for name, new in moving.items())),
+        set_=moving | {"updated_at": new.updated_at},
+        where=or_(*(known[name].is_distinct_from(value) for name, value in moving.items())),
     )

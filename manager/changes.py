@@ -1,21 +1,24 @@
-"""How import tasks stand, told to whoever follows them in this process.
+"""How import tasks and revisions stand, told to whoever follows them in this process.
 
-PostgreSQL announces each change (`manager.tasks.CHANNEL`) to one connection a process. What changed is read once
-for all followers of a task, by one statement for all tasks that changed meanwhile, and each follower takes the latest
-state when it is ready: a slow one misses states in between and makes nobody wait.
+PostgreSQL announces each change (`manager.tasks.CHANNEL`, `manager.revision_status.CHANNEL`) to one connection a
+process. What changed is read once for all followers of a row, by one statement for all rows of a kind that changed
+meanwhile, and each follower takes the latest state when it is ready: a slow one misses states in between and makes
+nobody wait.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import structlog
 from sqlalchemy import select, text
 
 from manager.db import Database, any_of
-from manager.models import ImportTask
-from manager.tasks import CHANNEL
+from manager.models import ArtifactRevision, ArtifactStatus, ImportTask
+from manager.revision_status import CHANNEL as REVISION_CHANNEL
+from manager.tasks import CHANNEL as TASK_CHANNEL
 from proxy_client.errors import NotFound, Unavailable
 
 RETRY_DELAY = 0.5
@@ -26,24 +29,30 @@ PROBE_TIMEOUT = 5.0
 log = structlog.get_logger()
 
 
+# A channel, and the id of the row that it speaks of.
+Key: TypeAlias = tuple[str, UUID]
+FollowedRow: TypeAlias = ImportTask | ArtifactRevision
+
+
 class _Followed:
-    """A task that somebody follows: its latest row (None when it is gone) and the bells of its followers."""
+    """A row that somebody follows: its latest state (None when it is gone) and the bells of its followers."""
 
     def __init__(self) -> None:
-        self.row: ImportTask | None = None
+        self.row: FollowedRow | None = None
+        self.known = False
         self.bells: set[asyncio.Event] = set()
 
 
-class TaskChanges:
-    """The import tasks that this process follows."""
+class Changes:
+    """The rows that this process follows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._followed: dict[UUID, _Followed] = {}
-        self._stale: set[UUID] = set()
+        self._followed: dict[Key, _Followed] = {}
+        self._stale: set[Key] = set()
         self._work = asyncio.Event()
 
-    async def follow(self, task_id: UUID) -> AsyncGenerator[ImportTask, None]:
+    async def follow_task(self, task_id: UUID) -> AsyncGenerator[ImportTask, None]:
         """Yield how the task stands now, then each change, and end with its terminal state.
 
         The rows are shared by all followers: read them, and leave them as they are. Of changes that come faster
@@ -51,29 +60,51 @@ class TaskChanges:
         state of that moment. Raises `NotFound` when the task is not there (any more). Whether the caller may see
         it is not asked here.
         """
-        followed = self._followed.setdefault(task_id, _Followed())
+        key = (TASK_CHANNEL, task_id)
+        async with aclosing(self._follow({key}, gone="the import task is gone", field="taskId")) as rows:
+            async for row in rows:
+                if isinstance(row, ImportTask):
+                    yield row
+                    if row.finished_at is not None:
+                        return
+
+    async def follow_revisions(self, revision_ids: Iterable[UUID]) -> AsyncGenerator[ArtifactRevision, None]:
+        """Yield how each revision stands now, then each whose status changes; without end. Else as `follow_task`."""
+        keys = {(REVISION_CHANNEL, revision_id) for revision_id in revision_ids}
+        statuses: dict[UUID, ArtifactStatus] = {}
+        async with aclosing(self._follow(keys, gone="the artifact revision is gone", field="input")) as rows:
+            async for row in rows:
+                # Scans change rows too.
+                if isinstance(row, ArtifactRevision) and statuses.get(row.id) is not row.status:
+                    statuses[row.id] = row.status
+                    yield row
+
+    async def _follow(self, keys: set[Key], *, gone: str, field: str) -> AsyncGenerator[FollowedRow, None]:
         bell = asyncio.Event()
-        followed.bells.add(bell)
-        self._read_soon(task_id)
-        seen: dict[str, Any] | None = None
+        for key in keys:
+            self._followed.setdefault(key, _Followed()).bells.add(bell)
+            self._read_soon(key)
+        seen: dict[Key, dict[str, Any]] = {}
         try:
             while True:
                 await bell.wait()
                 bell.clear()
-                row = followed.row
-                if row is None:
-                    raise NotFound("the import task is gone", field="taskId")
-                # It rings for a change, and for whoever joins.
-                if (state := _state(row)) == seen:
-                    continue
-                seen = state
-                yield row
-                if row.finished_at is not None:
-                    return
+                for key in keys:
+                    followed = self._followed[key]
+                    if followed.row is None:
+                        if followed.known:
+                            raise NotFound(gone, field=field)
+                        continue
+                    # It rings for a change, for whoever joins, and for the other rows of this follower.
+                    if (state := _state(followed.row)) != seen.get(key):
+                        seen[key] = state
+                        yield followed.row
         finally:
-            followed.bells.discard(bell)
-            if not followed.bells:
-                self._followed.pop(task_id, None)
+            for key in keys:
+                followed = self._followed[key]
+                followed.bells.discard(bell)
+                if not followed.bells:
+                    self._followed.pop(key, None)
 
     async def run(self) -> None:
         """Listen and read until cancelled; a lost connection is opened again, and what was missed is read."""
@@ -86,7 +117,7 @@ class TaskChanges:
             try:
                 await self._listen_once()
             except Unavailable as exc:
-                log.warning("listening for changes of import tasks was interrupted", reason=exc.message)
+                log.warning("listening for changes was interrupted", reason=exc.message)
             await asyncio.sleep(RETRY_DELAY)
 
     async def _listen_once(self) -> None:
@@ -94,11 +125,12 @@ class TaskChanges:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             lost = asyncio.Event()
             driver.add_termination_listener(lambda _connection: lost.set())
-            await connection.execute(text(f"LISTEN {CHANNEL}"))
-            await driver.add_listener(CHANNEL, self._changed)
+            for channel in (TASK_CHANNEL, REVISION_CHANNEL):
+                await connection.execute(text(f"LISTEN {channel}"))
+                await driver.add_listener(channel, self._changed)
             # What changed while nobody listened was announced to nobody.
-            for task_id in self._followed:
-                self._read_soon(task_id)
+            for key in self._followed:
+                self._read_soon(key)
             while not lost.is_set():
                 try:
                     await asyncio.wait_for(lost.wait(), PROBE_INTERVAL)
@@ -107,17 +139,17 @@ class TaskChanges:
                         await connection.execute(text("SELECT 1"))
         raise Unavailable("the connection to the database was lost")
 
-    def _changed(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        # Anybody with the database's password can notify: a payload that is no task's id follows no task.
+    def _changed(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        # Anybody with the database's password can notify: a payload that is no id follows nothing.
         try:
-            task_id = UUID(str(payload))
+            key = (channel, UUID(str(payload)))
         except ValueError:
             return
-        if task_id in self._followed:
-            self._read_soon(task_id)
+        if key in self._followed:
+            self._read_soon(key)
 
-    def _read_soon(self, task_id: UUID) -> None:
-        self._stale.add(task_id)
+    def _read_soon(self, key: Key) -> None:
+        self._stale.add(key)
         self._work.set()
 
     async def _read(self) -> None:
@@ -127,20 +159,32 @@ class TaskChanges:
             self._work.clear()
             stale, self._stale = self._stale, set()
             try:
-                async with self._database.read() as session:
-                    found = await session.scalars(select(ImportTask).where(ImportTask.id == any_of(stale)))
-                    rows = {row.id: row for row in found}
+                rows = await self._rows(stale)
             except Unavailable:
                 self._stale |= stale
                 await asyncio.sleep(RETRY_DELAY)
                 self._work.set()
                 continue
-            for task_id in stale:
-                if followed := self._followed.get(task_id):
-                    followed.row = rows.get(task_id)
+            for key in stale:
+                if followed := self._followed.get(key):
+                    followed.row, followed.known = rows.get(key), True
                     for bell in followed.bells:
                         bell.set()
 
+    async def _rows(self, keys: set[Key]) -> dict[Key, FollowedRow]:
+        tasks = [key for channel, key in keys if channel == TASK_CHANNEL]
+        revisions = [key for channel, key in keys if channel == REVISION_CHANNEL]
+        rows: dict[Key, FollowedRow] = {}
+        async with self._database.read() as session:
+            if tasks:
+                for task in await session.scalars(select(ImportTask).where(ImportTask.id == any_of(tasks))):
+                    rows[TASK_CHANNEL, task.id] = task
+            if revisions:
+                wanted = select(ArtifactRevision).where(ArtifactRevision.id == any_of(revisions))
+                for revision in await session.scalars(wanted):
+                    rows[REVISION_CHANNEL, revision.id] = revision
+        return rows
 
-def _state(row: ImportTask) -> dict[str, Any]:
-    return {column.key: getattr(row, column.key) for column in ImportTask.__table__.columns}
+
+def _state(row: FollowedRow) -> dict[str, Any]:
+    return {column.key: getattr(row, column.key) for column in type(row).__table__.columns}

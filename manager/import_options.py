@@ -1,8 +1,10 @@
 """What a request to import may ask for."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from manager.models import (
@@ -12,6 +14,8 @@ from manager.models import (
     ArtifactRegistryType,
     ImportConflictPolicy,
 )
+from manager.settings import Settings
+from proxy_client import wire
 from proxy_client.errors import BadRequest, Conflict, UnsupportedRegistry
 
 MOST_REVISIONS = 500
@@ -26,11 +30,38 @@ _REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a request may choose. `force` fetches again what the destination holds already."""
+    """What a request may choose. `force` fetches again what the destination holds already.
+
+    `storage` is `PROXY:NAME` of an artifact storage; without it the settings name one for each step.
+    """
 
     force: bool = False
     path: str | None = None
     on_conflict: ImportConflictPolicy = ImportConflictPolicy.FAIL
+    storage: str | None = None
+
+
+class StepStorages(NamedTuple):
+    """The artifact storages of the steps of an import, all on one proxy."""
+
+    proxy: str
+    download: str
+    verify: str
+    archive: str
+
+
+def step_storages(settings: Settings, storage: str | None) -> StepStorages:
+    """Return the storages of an import without a vfolder. Raises `Conflict` where none is configured."""
+    if storage is not None:
+        proxy, _, name = storage.partition(":")
+        return StepStorages(proxy, name, name, name)
+    if (reservoir := settings.reservoir) is None:
+        raise Conflict(
+            "no artifact storage is configured; import into a folder, name one in input.options.storage, or ask the "
+            "operator for the section [reservoir] of the manager's configuration",
+            field="input.vfolderId",
+        )
+    return StepStorages(reservoir.proxy, reservoir.download, reservoir.verify, reservoir.archive)
 
 
 def check_request(revision_ids: Sequence[UUID], vfolder_id: UUID | None, options: ImportOptions) -> None:
@@ -57,13 +88,26 @@ def check_request(revision_ids: Sequence[UUID], vfolder_id: UUID | None, options
                     f"{name} is for imports into a folder; leave it out or name input.vfolderId",
                     field=f"input.options.{name}",
                 )
-    elif options.path is not None:
-        if len(revision_ids) > 1:
-            raise BadRequest(
-                "one path cannot take several revisions; name one revision, or leave the path out",
-                field="input.options.path",
-            )
-        _check_path(options.path)
+        _check_storage(options.storage)
+        return
+    if options.storage is not None:
+        raise BadRequest(
+            "storage is for imports into an artifact storage; leave it or input.vfolderId out",
+            field="input.options.storage",
+        )
+    if options.path is not None:
+        _check_path(options.path, revision_ids)
+
+
+def _check_storage(storage: str | None) -> None:
+    if storage is None:
+        return
+    proxy, _, name = storage.partition(":")
+    if not all(re.fullmatch(wire.NAME_PATTERN, part) for part in (proxy, name)):
+        raise BadRequest(
+            "this is no artifact storage; write PROXY:STORAGE, or PROXY:STORAGE.NAMESPACE",
+            field="input.options.storage",
+        )
 
 
 def check_source(artifact: Artifact, origin: ArtifactRegistry, where: str) -> None:
@@ -78,27 +122,34 @@ def check_source(artifact: Artifact, origin: ArtifactRegistry, where: str) -> No
         )
 
 
-def _check_path(path: str) -> None:
-    """Refuse what no volume would take; the proxy, which writes, has the last word."""
-    if path == "/":
-        return
+def path_fault(path: str) -> str | None:
+    """Say what is wrong with a relative path that no volume or object storage would take; None for a good one."""
     parts = path.split("/")
-    fault = None
     if path.startswith("/"):
-        fault = "must be relative to the folder"
-    elif "" in parts:
-        fault = "has an empty part"
-    elif _RESERVED.intersection(parts):
-        fault = "has a part that is reserved (., .., .stowage or .staging)"
-    elif "\\" in path:
-        fault = "has a backslash"
-    elif any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in path):
-        fault = "has a character that cannot be printed"
-    elif any(part != part.strip() for part in parts):
-        fault = "has a part that begins or ends with a space"
-    elif len(path.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_COMPONENT for part in parts):
-        fault = f"is longer than {_LONGEST_PATH} bytes, or has a part longer than {_LONGEST_COMPONENT}"
-    if fault:
+        return "must be relative"
+    if "" in parts:
+        return "has an empty part"
+    if _RESERVED.intersection(parts):
+        return "has a part that is reserved (., .., .stowage or .staging)"
+    if "\\" in path:
+        return "has a backslash"
+    if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in path):
+        return "has a character that cannot be printed"
+    if any(part != part.strip() for part in parts):
+        return "has a part that begins or ends with a space"
+    if len(path.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_COMPONENT for part in parts):
+        return f"is longer than {_LONGEST_PATH} bytes, or has a part longer than {_LONGEST_COMPONENT}"
+    return None
+
+
+def _check_path(path: str, revision_ids: Sequence[UUID]) -> None:
+    """Refuse what no volume would take; the proxy, which writes, has the last word."""
+    if len(revision_ids) > 1:
+        raise BadRequest(
+            "one path cannot take several revisions; name one revision, or leave the path out",
+            field="input.options.path",
+        )
+    if path != "/" and (fault := path_fault(path)):
         raise BadRequest(
             f"the path {fault}; write one such as models/bert, or / for the folder's root",
             field="input.options.path",

@@ -22,7 +22,13 @@ from manager.access import (
 from manager.audit import audit
 from manager.auth import Caller
 from manager.db import Database, any_of
-from manager.import_options import IDS_FIELD, ImportOptions, check_request, check_source
+from manager.import_options import (
+    IDS_FIELD,
+    ImportOptions,
+    check_request,
+    check_source,
+    step_storages,
+)
 from manager.models import (
     Artifact,
     ArtifactRevision,
@@ -31,8 +37,9 @@ from manager.models import (
     ImportTaskStatus,
     utc_now,
 )
+from manager.revision_status import FROM_WHICH_PULLING, announce, insist_on_one_place, status_before
 from manager.settings import Settings
-from manager.tasks import lock_tasks, open_tasks, status_before
+from manager.tasks import lock_tasks, open_tasks
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
 from proxy_client.errors import (
@@ -119,8 +126,10 @@ class ArtifactRevisionService:
         """
         check_request(revision_ids, vfolder_id, options)
         async with self._database.begin() as session:
-            destination = await self._destination(session, caller, vfolder_id)
+            destination = await self._destination(session, caller, vfolder_id, options.storage)
             revisions = await _load_revisions(session, revision_ids, lock=vfolder_id is None)
+            if destination.storage_name is not None:
+                await insist_on_one_place(session, revisions, destination.proxy, destination.storage_name)
             wanted = [
                 _new_task(caller, revision, destination, options)
                 for revision in revisions
@@ -131,9 +140,13 @@ class ArtifactRevisionService:
                 if destination.vfolder is None:
                     await session.execute(
                         update(ArtifactRevision)
-                        .where(ArtifactRevision.id == any_of(task.artifact_revision_id for task in new))
+                        .where(
+                            ArtifactRevision.id == any_of(task.artifact_revision_id for task in new),
+                            ArtifactRevision.status.in_(FROM_WHICH_PULLING),
+                        )
                         .values(status=ArtifactStatus.PULLING, updated_at=utc_now())
                     )
+                    await announce(session, [task.artifact_revision_id for task in new])
                 audit(session, caller, "artifact.import", destination.place, _summary(new, options))
         for task in new:
             log.info("import accepted", task_id=str(task.id), request_id=caller.request_id, proxy=task.proxy)
@@ -181,6 +194,7 @@ class ArtifactRevisionService:
             force=task.force,
             path=None if task.path == _default_path(task.artifact_revision) else task.path,
             on_conflict=task.on_conflict,
+            storage=self._chosen_storage(task),
         )
         try:
             (again,) = await self.import_revisions(
@@ -251,8 +265,15 @@ class ArtifactRevisionService:
         except StowageError as exc:
             log.warning("cancel left to the reconciler", task_id=str(task.id), reason=exc.message)
 
+    def _chosen_storage(self, task: ImportTask) -> str | None:
+        reservoir = self._settings.reservoir
+        configured = reservoir is not None and (reservoir.proxy, reservoir.archive)
+        if task.storage_name is None or configured == (task.proxy, task.storage_name):
+            return None
+        return f"{task.proxy}:{task.storage_name}"
+
     async def _destination(
-        self, session: AsyncSession, caller: Caller, vfolder_id: UUID | None
+        self, session: AsyncSession, caller: Caller, vfolder_id: UUID | None, storage: str | None
     ) -> _Destination:
         if vfolder_id is not None:
             folder = await writable_vfolder(session, caller, vfolder_id, lock=True)
@@ -267,20 +288,16 @@ class ArtifactRevisionService:
             )
         else:
             await may_import_to_artifact_storage(session, caller)
-            if (reservoir := self._settings.reservoir) is None:
-                raise Conflict(
-                    "no artifact storage is configured; import into a folder, or ask the operator for the section [reservoir] of the manager's configuration",
-                    field="input.vfolderId",
-                )
+            storages = step_storages(self._settings, storage)
             destination = _Destination(
-                proxy=reservoir.proxy,
-                place=f"{reservoir.proxy}:{reservoir.archive}",
+                proxy=storages.proxy,
+                place=f"{storages.proxy}:{storages.archive}",
                 mappings=wire.StorageStepMappings(
-                    download=wire.StorageTargetName(storage_name=reservoir.download),
-                    verify=wire.StorageTargetName(storage_name=reservoir.verify),
-                    archive=wire.StorageTargetName(storage_name=reservoir.archive),
+                    download=wire.StorageTargetName(storage_name=storages.download),
+                    verify=wire.StorageTargetName(storage_name=storages.verify),
+                    archive=wire.StorageTargetName(storage_name=storages.archive),
                 ),
-                storage_name=reservoir.archive,
+                storage_name=storages.archive,
             )
         if destination.proxy not in self._proxies:
             raise Conflict(

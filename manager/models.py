@@ -364,6 +364,8 @@ class Artifact(Base):
     name: Mapped[str] = mapped_column(String(255), index=True)
     type: Mapped[ArtifactType] = mapped_column(_choice(ArtifactType), default=ArtifactType.MODEL)
     description: Mapped[str | None] = mapped_column(Text)
+    # An administrator wrote the description: scans leave it alone.
+    described: Mapped[bool] = mapped_column(default=False)
     readonly: Mapped[bool] = mapped_column(default=True)
     extra: Mapped[dict[str, Any] | None]
     scanned_at: Mapped[datetime] = mapped_column(default=utc_now)

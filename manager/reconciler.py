@@ -1,8 +1,8 @@
 """Keeps open imports, deletions of vfolders and their proxies in step, whatever was lost on the way.
 
 For each proxy one manager process leads, by an advisory lock on a connection of its own; the others stand by. The
-leader follows the proxy's event stream, orders what was never answered, repeats cancels, and asks for the state
-of imports that fell silent; and it finishes deletions. All of it may happen twice: orders and cancels are named by
+leader follows the proxy's event stream, orders what was never answered, repeats cancels and decisions, and asks for
+the state of imports that fell silent; it finishes deletions and clean-ups, and hands over what was entered. All of it may happen twice: orders and cancels are named by
 the task's id, and an older report never overwrites a newer one.
 
 A proxy that lost its database begins its sequence anew. It shows in reports below the one last followed, and in
@@ -20,11 +20,23 @@ from sqlalchemy import ColumnElement, and_, func, not_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from manager.approvals import tell_decision
+from manager.cleanup import pending_cleanups, remove_at_proxy
 from manager.db import Database, any_of, translated
+from manager.handover import Handover
 from manager.imports import cancel_at_proxy, place_orders
-from manager.models import ImportTask, ImportTaskStatus, StorageProxy, VFolder, VFolderStatus, utc_now
+from manager.models import (
+    ArtifactRevision,
+    ImportTask,
+    ImportTaskStatus,
+    StorageProxy,
+    VFolder,
+    VFolderStatus,
+    utc_now,
+)
 from manager.settings import Settings
 from manager.tasks import lock_tasks
+from manager.vault import Vault
 from manager.vfolders import delete_at_proxy
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
@@ -44,17 +56,24 @@ _SHORTEST_REST = 1.0
 _LONGEST_REST = 60.0
 # Seconds after which a deletion has no request any more that waits for it.
 _ABANDONED = 10.0
+# Order intervals between looks at what a proxy was told of registries and storages.
+_HANDOVER_INTERVALS = 5
 
 
 class Reconciler:
     """Follows the open imports of all proxies, and the deletions."""
 
     def __init__(
-        self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
+        self,
+        database: Database,
+        settings: Settings,
+        proxies: Mapping[str, StorageProxyClient],
+        handover: Handover | None = None,
     ) -> None:
         self._database = database
         self._settings = settings.reconciler
         self._proxies = proxies
+        self._handover = handover or Handover(database, Vault(settings), proxies)
         self._lost: set[str] = set()
 
     async def run(self) -> None:
@@ -84,6 +103,8 @@ class Reconciler:
                 group.create_task(self._follow(client))
                 group.create_task(self._look_after(client, connection))
                 group.create_task(self._finish_deletions(client))
+                group.create_task(self._finish_cleanups(client))
+                group.create_task(self._hand_over(client))
 
     # What the proxy reports.
 
@@ -135,13 +156,14 @@ class Reconciler:
 
     async def _look_after(self, client: StorageProxyClient, connection: AsyncConnection) -> None:
         grace = timedelta(0)
-        orders, cancels, questions = _Rest(), _Rest(), _Rest()
+        orders, cancels, questions, decisions = _Rest(), _Rest(), _Rest(), _Rest()
         while True:
             with translated():
                 await connection.execute(text("SELECT 1"))  # the lock lives and dies with this connection
             try:
                 await self._order(client, grace, orders)
                 await self._repeat_cancels(client, cancels)
+                await self._repeat_decisions(client, decisions)
                 await self._ask_silent(client, questions)
             except _ProxyDown as down:
                 self._note_lost(client.name, str(down))
@@ -194,6 +216,27 @@ class Reconciler:
                 locked = await lock_tasks(session, unknown)
                 for task_id in unknown:
                     await locked.finish(task_id, ImportTaskStatus.CANCELLED)
+
+    async def _repeat_decisions(self, client: StorageProxyClient, rest: "_Rest") -> None:
+        async with self._database.read() as session:
+            waiting = await session.scalars(
+                select(ImportTask)
+                .where(
+                    _open_at(client),
+                    ImportTask.status == ImportTaskStatus.NEEDS_APPROVAL,
+                    ImportTask.decided_at <= utc_now() - _GRACE,
+                    ImportTask.decision.is_not(None),
+                    rest.over(),
+                )
+                .order_by(ImportTask.decided_at)
+                .limit(_MOST_TASKS)
+            )
+            tasks = {task.id: task for task in waiting}
+
+        async def tell(task_id: UUID) -> None:
+            await tell_decision(client, tasks[task_id])
+
+        await _each(tasks, tell, rest)
 
     async def _ask_silent(self, client: StorageProxyClient, rest: "_Rest") -> None:
         limit = utc_now() - timedelta(seconds=self._settings.silence_limit)
@@ -283,6 +326,40 @@ class Reconciler:
 
         await _each(folders, delete, _Rest())  # what is refused rests in DELETE_ERROR
 
+    async def _finish_cleanups(self, client: StorageProxyClient) -> None:
+        """Remove from artifact storages what their proxy gave no answer about."""
+        pause = self._settings.order_interval
+        while True:
+            await asyncio.sleep(pause)
+            pending = await pending_cleanups(self._database, client.name, _MOST_TASKS)
+            rows = {row.id: row for row in pending}
+
+            async def remove(revision_id: UUID, rows: Mapping[UUID, ArtifactRevision] = rows) -> None:
+                await remove_at_proxy(self._database, client, rows[revision_id])
+
+            refused = _Rest()
+            try:
+                await _each(rows, remove, refused)
+            except _ProxyDown as down:
+                self._note_lost(client.name, str(down))
+            # What a storage refuses, it refuses again.
+            pause = _LONGEST_REST if refused else self._settings.order_interval
+
+    async def _hand_over(self, client: StorageProxyClient) -> None:
+        """Bring the proxy the registries and storages that it lacks, as one that lost its database does."""
+        told = ""
+        while True:
+            try:
+                await self._handover.bring(client)
+                told = ""
+            except StowageError as exc:
+                if exc.message != told and not isinstance(exc, Unavailable):
+                    log.warning(
+                        "configuration not taken", proxy=client.name, code=exc.code, reason=exc.message
+                    )
+                told = exc.message
+            await asyncio.sleep(_HANDOVER_INTERVALS * self._settings.order_interval)
+
     # An outage is worth one line when it begins and one when it ends.
 
     def _note_lost(self, what: str, reason: str) -> None:
@@ -312,6 +389,9 @@ class _Rest:
         pause = min(2 * self._pauses.get(task_id, _SHORTEST_REST / 2), _LONGEST_REST)
         self._pauses[task_id] = pause
         self._ends[task_id] = asyncio.get_running_loop().time() + pause
+
+    def __bool__(self) -> bool:
+        return bool(self._ends)
 
     def over(self) -> ColumnElement[bool]:
         """Express whether a task does not rest now."""

@@ -1,4 +1,4 @@
-"""The rows of import tasks: how they are made, how they change, and what that means for the shared revision.
+"""The rows of import tasks: how they are made and how they change.
 
 All changes of state pass through here: a proxy's report, a refused order, a cancel. A terminal task never changes again,
 an older report never overwrites a newer one, and every change is announced to listeners in its own transaction.
@@ -15,52 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from manager.db import any_of, storable
 from manager.models import (
     ArtifactRevision,
-    ArtifactStatus,
     ImportConflictPolicy,
     ImportStep,
     ImportTask,
     ImportTaskStatus,
     utc_now,
 )
+from manager.revision_status import announce, settle
 from proxy_client import wire
 from proxy_client.errors import Conflict
 
 CHANNEL = "stowage_import_task"
-
-# What a task leaves behind when it ends without success; the others are on their way to something.
-_RESTING = {ArtifactStatus.SCANNED, ArtifactStatus.AVAILABLE, ArtifactStatus.FAILED, ArtifactStatus.REJECTED}
-
-
-def status_before(revision: ArtifactRevision) -> ArtifactStatus:
-    """Return the status to go back to when an import of the revision comes to nothing."""
-    if revision.status in _RESTING:
-        return revision.status
-    return ArtifactStatus.AVAILABLE if revision.stored_commit else ArtifactStatus.SCANNED
-
-
-def revision_status(task: ImportTask) -> ArtifactStatus:
-    """Return what a task that fills the artifact storage says about its revision."""
-    before = task.status_before or ArtifactStatus.SCANNED
-    match task.status:
-        case ImportTaskStatus.PENDING:
-            return ArtifactStatus.PULLING
-        case ImportTaskStatus.RUNNING if task.step in {ImportStep.VERIFY, ImportStep.ARCHIVE}:
-            return ArtifactStatus.VERIFYING
-        case ImportTaskStatus.RUNNING:
-            whole = task.files_total is not None and task.files_done == task.files_total
-            return ArtifactStatus.PULLED if whole else ArtifactStatus.PULLING
-        case ImportTaskStatus.NEEDS_APPROVAL:
-            return ArtifactStatus.NEEDS_APPROVAL
-        case ImportTaskStatus.SUCCEEDED:
-            return ArtifactStatus.AVAILABLE
-        case ImportTaskStatus.CANCELLED:
-            return before
-        case ImportTaskStatus.FAILED if before is ArtifactStatus.AVAILABLE:
-            return before  # the good copy is still there
-        case ImportTaskStatus.FAILED if (task.error or {}).get("code") == "REJECTED":
-            return ArtifactStatus.REJECTED
-        case ImportTaskStatus.FAILED:
-            return ArtifactStatus.FAILED
 
 
 async def open_tasks(
@@ -205,12 +170,15 @@ class LockedTasks:
         if not changed:
             return
         now = utc_now()
+        moved: list[UUID] = []
         for task in changed:
             task.updated_at = now
             # Imports into vfolders are not among these: they leave the shared revision alone.
-            if (revision := self._revisions.get(task.artifact_revision_id)) and task.storage_name is not None:
-                _settle(revision, task)
+            revision = self._revisions.get(task.artifact_revision_id)
+            if revision is not None and task.storage_name is not None and settle(revision, task):
+                moved.append(revision.id)
         await self._session.flush()
+        await announce(self._session, moved)
         ids = func.unnest(literal([str(task.id) for task in changed], ARRAY(Text()))).column_valued("id")
         await self._session.execute(select(func.pg_notify(CHANNEL, ids)))
 
@@ -250,6 +218,9 @@ def _take_over(task: ImportTask, report: wire.ImportReport) -> None:
     task.sequence = report.sequence
     task.ordered_at = task.ordered_at or utc_now()
     task.status = ImportTaskStatus[report.state.name]
+    if task.status is ImportTaskStatus.RUNNING:
+        # What was said holds for what was looked at then: an import that asks again is decided again.
+        task.decision = None
     task.step = ImportStep[report.step.name] if report.step else None
     task.files_done, task.files_total = report.files_done, report.files_total
     task.bytes_done, task.bytes_total = report.bytes_done, report.bytes_total
@@ -262,15 +233,3 @@ def _take_over(task: ImportTask, report: wire.ImportReport) -> None:
         task.error = storable(report.error.model_dump(mode="json"))
     if report.state.terminal:
         task.finished_at = report.finished_at or utc_now()
-
-
-def _settle(revision: ArtifactRevision, task: ImportTask) -> None:
-    status = revision_status(task)
-    if status is not revision.status:
-        revision.status = status
-        revision.updated_at = utc_now()
-    if task.status is ImportTaskStatus.SUCCEEDED:
-        revision.stored_commit = task.commit
-        # A scan may have moved the digest meanwhile: then the archive is behind, and must look so.
-        revision.digest = revision.digest or task.commit
-        revision.verification = task.verification

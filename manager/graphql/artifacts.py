@@ -30,11 +30,10 @@ from manager.graphql.context import Info
 from manager.graphql.enums import ArtifactType, ImportConflictPolicy
 from manager.graphql.fields import field, mutation
 from manager.graphql.ids import parse_id, parse_ids
+from manager.graphql.registries import REGISTRY_TYPES
 from manager.graphql.tasks import ImportTask
 from manager.import_options import ImportOptions
 from manager.imports import ImportedRevision
-
-REGISTRY_TYPES = ("ArtifactRegistry", "HuggingFaceRegistry", "ReservoirRegistry")
 
 
 @strawberry.input(description="How to import.")
@@ -52,6 +51,11 @@ class ImportArtifactsOptions:
     on_conflict: ImportConflictPolicy = strawberry.field(
         default=ImportConflictPolicy.FAIL,
         description="What to do with a file of somebody else in the way. Only with `vfolderId`.",
+    )
+    storage: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The artifact storage, as PROXY:STORAGE or PROXY:STORAGE.NAMESPACE; the configured one without it. "
+        "Only without `vfolderId`.",
     )
 
 
@@ -318,4 +322,5 @@ def _options(options: ImportArtifactsOptions | None) -> ImportOptions:
         force=options.force,
         path=None if options.path is strawberry.UNSET else options.path,
         on_conflict=options.on_conflict,
+        storage=None if options.storage is strawberry.UNSET else options.storage,
     )

@@ -6,18 +6,25 @@ import strawberry
 from strawberry.extensions import FieldExtension
 from strawberry.extensions.field_extension import AsyncExtensionResolver
 
+from manager.approvals import Approvals
 from manager.auth import Caller, authenticate
 from manager.catalog import Catalog
-from manager.changes import TaskChanges
+from manager.changes import Changes
+from manager.cleanup import Cleanup
 from manager.db import Database
 from manager.graphql.loaders import Loaders
+from manager.handover import Handover
 from manager.hosts import Hosts
 from manager.imports import ArtifactRevisionService
+from manager.presigned import PresignedURLs
 from manager.projects import Projects
 from manager.quota import Quotas
+from manager.registries import Registries
 from manager.settings import Settings
 from manager.sharing import Sharing
+from manager.storages import Storages
 from manager.users import Users
+from manager.vault import Vault
 from manager.vfolders import VFolders
 from proxy_client.client import StorageProxyClient
 
@@ -31,13 +38,20 @@ class Services:
         self.database = database
         self.catalog = Catalog(database, settings, proxies)
         self.imports = ArtifactRevisionService(database, settings, proxies)
+        vault = Vault(settings)
+        self.handover = Handover(database, vault, proxies)
+        self.registries = Registries(database, settings, vault, self.handover)
+        self.storages = Storages(database, settings, vault, self.handover)
+        self.cleanup = Cleanup(database, settings, proxies)
+        self.approvals = Approvals(database, proxies)
+        self.presigned = PresignedURLs(database, proxies)
         self.vfolders = VFolders(database, settings, proxies)
         self.users = Users(database)
         self.projects = Projects(database)
         self.sharing = Sharing(database)
         self.hosts = Hosts(database, proxies)
         self.quotas = Quotas(database, settings, proxies)
-        self.changes = TaskChanges(database)
+        self.changes = Changes(database)
 
 
 @dataclass

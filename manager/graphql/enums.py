@@ -6,6 +6,7 @@ import strawberry
 
 from manager.models import (
     ArtifactAvailability,
+    ArtifactRegistryType,
     ArtifactRemoteStatus,
     ArtifactStatus,
     ArtifactType,
@@ -24,10 +25,12 @@ from manager.models import (
 __all__ = [
     "ArtifactAvailability",
     "ArtifactOrderField",
+    "ArtifactRegistryType",
     "ArtifactRemoteStatus",
     "ArtifactRevisionOrderField",
     "ArtifactStatus",
     "ArtifactType",
+    "BgtaskEventType",
     "ImportConflictPolicy",
     "ImportStep",
     "ImportTaskStatus",
@@ -47,6 +50,15 @@ class OrderDirection(enum.StrEnum):
 
     ASC = "ASC"
     DESC = "DESC"
+
+
+class BgtaskEventType(enum.StrEnum):
+    """What happened to a background task; the last three end it."""
+
+    UPDATED = "UPDATED"
+    DONE = "DONE"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
 
 
 class ArtifactOrderField(enum.StrEnum):
@@ -72,10 +84,12 @@ class ArtifactRevisionOrderField(enum.StrEnum):
 for _kind in (
     ArtifactAvailability,
     ArtifactOrderField,
+    ArtifactRegistryType,
     ArtifactRemoteStatus,
     ArtifactRevisionOrderField,
     ArtifactStatus,
     ArtifactType,
+    BgtaskEventType,
     ImportConflictPolicy,
     ImportStep,
     ImportTaskStatus,

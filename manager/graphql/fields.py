@@ -7,6 +7,10 @@ from manager.graphql.context import FreshLoaders
 from manager.graphql.ids import global_id
 
 R = TypeVar("R", bound=Callable[..., Any])
+T = TypeVar("T")
+
+# What stands for a secret, which nobody can read again.
+MASK = "********"
 
 
 def field(description: str) -> Callable[[R], R]:
@@ -14,9 +18,15 @@ def field(description: str) -> Callable[[R], R]:
     return cast("Callable[[R], R]", strawberry.field(description=description))
 
 
-def mutation(description: str) -> Callable[[R], R]:
+def mutation(description: str, *, name: str | None = None) -> Callable[[R], R]:
     """Make a resolver a mutation; what is asked of its payload is read after it."""
-    return cast("Callable[[R], R]", strawberry.mutation(description=description, extensions=[FreshLoaders()]))
+    made = strawberry.mutation(name=name, description=description, extensions=[FreshLoaders()])
+    return cast("Callable[[R], R]", made)
+
+
+def given(value: T | None) -> T | None:
+    """Return an input that may be left out; null and nothing are the same."""
+    return None if value is strawberry.UNSET else value
 
 
 def subscription(description: str) -> Callable[[R], R]:

@@ -15,9 +15,11 @@ from manager.models import (
     Artifact,
     ArtifactRegistry,
     ArtifactRevision,
+    ArtifactStorage,
     ImportTask,
     Project,
     User,
+    UserGrant,
     VFolder,
     VFolderPermission,
 )
@@ -25,7 +27,7 @@ from manager.paging import AnyRow, Order, Page, PageRequest, Statement, count_ro
 from proxy_client.errors import Internal
 
 T = TypeVar("T")
-E = TypeVar("E", Artifact, ArtifactRegistry, ArtifactRevision, Project, User)
+E = TypeVar("E", Artifact, ArtifactRegistry, ArtifactRevision, ArtifactStorage, Project, User)
 
 
 def kept(row: T | None) -> T:
@@ -63,8 +65,10 @@ class Loaders:
         self.artifacts = DataLoader(self._by_id(Artifact))
         self.registries = DataLoader(self._by_id(ArtifactRegistry))
         self.revisions = DataLoader(self._by_id(ArtifactRevision))
+        self.storages = DataLoader(self._by_id(ArtifactStorage))
         self.projects = DataLoader(self._by_id(Project))
         self.users = DataLoader(self._by_id(User))
+        self.user_permissions = DataLoader(self._user_permissions)
         self.tasks = DataLoader(self._tasks)
         self.vfolders = DataLoader(self._vfolders)
         self.task_vfolders = DataLoader(self._task_vfolders)
@@ -82,6 +86,13 @@ class Loaders:
             return [rows.get(each) for each in ids]
 
         return load
+
+    async def _user_permissions(self, ids: list[UUID]) -> list[list[str]]:
+        permissions: dict[UUID, list[str]] = {each: [] for each in ids}
+        async with self._database.read() as session:
+            for grant in await session.scalars(select(UserGrant).where(UserGrant.user_id == any_of(ids))):
+                permissions[grant.user_id].append(grant.permission)
+        return [sorted(permissions[each]) for each in ids]
 
     async def _tasks(self, ids: list[UUID]) -> list[ImportTask | None]:
         async with self._database.read() as session:

@@ -10,8 +10,11 @@ from strawberry.types import ExecutionContext
 from manager.graphql.artifacts import ArtifactMutation, ArtifactQuery
 from manager.graphql.context import Context
 from manager.graphql.errors import presented
+from manager.graphql.lifecycle import LifecycleMutation
 from manager.graphql.limits import RequestLimits
+from manager.graphql.registries import RegistryMutation, RegistryQuery
 from manager.graphql.scalars import SCALARS
+from manager.graphql.storages import StorageMutation, StorageQuery
 from manager.graphql.subscriptions import Subscription
 from manager.graphql.tasks import TaskMutation, TaskQuery
 from manager.graphql.users import UserMutation, UserQuery
@@ -19,12 +22,27 @@ from manager.graphql.vfolders import VFolderMutation, VFolderQuery
 
 
 @strawberry.type(description="What can be asked.")
-class Query(ArtifactQuery, VFolderQuery, TaskQuery, UserQuery):
+class Query(
+    ArtifactQuery,
+    RegistryQuery,
+    StorageQuery,
+    VFolderQuery,
+    TaskQuery,
+    UserQuery,
+):
     """What can be asked."""
 
 
 @strawberry.type(description="What can be done.")
-class Mutation(ArtifactMutation, VFolderMutation, TaskMutation, UserMutation):
+class Mutation(
+    ArtifactMutation,
+    LifecycleMutation,
+    RegistryMutation,
+    StorageMutation,
+    VFolderMutation,
+    TaskMutation,
+    UserMutation,
+):
     """What can be done."""
 
 

@@ -28,6 +28,7 @@ from manager.graphql.scalars import ByteSize
 from manager.graphql.users import User
 from manager.graphql.verification import ArtifactVerificationResult, verification_result
 from manager.graphql.vfolders import VFolder
+from manager.models import ApprovalDecision
 from manager.paging import Order, SortKey
 
 
@@ -135,6 +136,37 @@ class CancelImportTaskPayload:
 
 
 @strawberry.input(description="Which import.")
+class ApproveImportTaskInput:
+    """Which import."""
+
+    task_id: strawberry.ID = strawberry.field(description="The task's id; it NEEDS_APPROVAL.")
+
+
+@strawberry.type(description="The import that may be published.")
+class ApproveImportTaskPayload:
+    """The import that may be published."""
+
+    task: ImportTask = strawberry.field(description="The task; follow it to see it succeed.")
+
+
+@strawberry.input(description="Which import, and why not.")
+class RejectImportTaskInput:
+    """Which import, and why not."""
+
+    task_id: strawberry.ID = strawberry.field(description="The task's id; it NEEDS_APPROVAL.")
+    reason: str | None = strawberry.field(
+        default=None, description="Why, for people; 1000 characters at most."
+    )
+
+
+@strawberry.type(description="The import that is not published.")
+class RejectImportTaskPayload:
+    """The import that is not published."""
+
+    task: ImportTask = strawberry.field(description="The task; it becomes FAILED with the code REJECTED.")
+
+
+@strawberry.input(description="Which import.")
 class RetryImportTaskInput:
     """Which import."""
 
@@ -231,3 +263,33 @@ class TaskMutation:
         task_id = parse_id(asked.task_id, "ImportTask", field="input.taskId")
         row = await context.services.imports.retry_task(context.caller, task_id)
         return RetryImportTaskPayload(task=ImportTask(row=row))
+
+    @mutation("Publish an import that waits for approval. For administrators.")
+    async def approve_import_task(
+        self,
+        info: Info,
+        asked: Annotated[
+            ApproveImportTaskInput, strawberry.argument(name="input", description="Which import.")
+        ],
+    ) -> ApproveImportTaskPayload:
+        """Approve one task."""
+        context = info.context
+        task_id = parse_id(asked.task_id, "ImportTask", field="input.taskId")
+        row = await context.services.approvals.decide(context.caller, task_id, ApprovalDecision.APPROVED)
+        return ApproveImportTaskPayload(task=ImportTask(row=row))
+
+    @mutation("End an import that waits for approval, with nothing published. For administrators.")
+    async def reject_import_task(
+        self,
+        info: Info,
+        asked: Annotated[
+            RejectImportTaskInput, strawberry.argument(name="input", description="Which import.")
+        ],
+    ) -> RejectImportTaskPayload:
+        """Reject one task."""
+        context = info.context
+        task_id = parse_id(asked.task_id, "ImportTask", field="input.taskId")
+        row = await context.services.approvals.decide(
+            context.caller, task_id, ApprovalDecision.REJECTED, asked.reason
+        )
+        return RejectImportTaskPayload(task=ImportTask(row=row))

@@ -181,7 +181,7 @@ async def test_a_change_is_read_once_for_all_subscribers(served: Served) -> None
 async def test_a_slow_follower_gets_the_latest_state_and_slows_nobody(manager: Manager) -> None:
     task = await a_new_task(manager)
     following = manager.services.changes
-    slow, quick = following.follow(task.id), following.follow(task.id)
+    slow, quick = following.follow_task(task.id), following.follow_task(task.id)
     assert [(await anext(each)).files_done for each in (slow, quick)] == [0, 0]
     for sequence in range(1, 6):
         await report(manager, task.id, sequence)
@@ -237,9 +237,9 @@ async def test_a_listener_that_died_without_a_word_is_replaced(
     event.listen(
         database._alone.sync_engine, "connect", lambda dbapi, _record: opened.append(dbapi.driver_connection)
     )
-    following = changes.TaskChanges(database)
+    following = changes.Changes(database)
     running = asyncio.create_task(following.run())
-    follower = following.follow(task.id)
+    follower = following.follow_task(task.id)
     try:
         async with asyncio.timeout(PATIENCE):
             assert (await anext(follower)).files_done == 0

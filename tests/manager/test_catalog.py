@@ -227,6 +227,7 @@ async def test_what_a_registry_does_not_offer_is_said(world: World) -> None:
 
 
 async def test_without_configuration_a_scan_says_what_is_missing(world: World, tmp_path: Path) -> None:
-    world.settings = settings_in(tmp_path, {"near": SECRET}, without="artifact-registry")
+    secrets = dict.fromkeys(world.proxies, SECRET)
+    world.settings = settings_in(tmp_path, secrets, without="artifact-registry")
     with pytest.raises(errors.Conflict, match=r"\[artifact-registry\]"):
         await scan(world, ("org/model", None))

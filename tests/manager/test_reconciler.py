@@ -13,7 +13,7 @@ from manager import reconciler
 from manager.imports import ImportOptions
 from manager.models import ArtifactStatus, ImportStep, ImportTask, ImportTaskStatus, StorageProxy
 from manager.reconciler import Reconciler
-from manager.tasks import revision_status
+from manager.revision_status import revision_status
 from proxy_client import errors
 from tests.conftest import PostgresServer
 from tests.manager.stand_in import until

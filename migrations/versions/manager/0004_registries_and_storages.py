@@ -49,12 +49,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("storage_id", "namespace", name="uq_storage_namespaces_storage_id_namespace"),
     )
     op.add_column("artifact_registries", sa.Column("api_version", sa.String(length=32), nullable=True))
-    # Until now every registry came from the configuration file.
-    for name, default in (("declared", sa.true()), ("has_secrets", sa.false())):
-        op.add_column(
-            "artifact_registries", sa.Column(name, sa.Boolean(), nullable=False, server_default=default)
-        )
-        op.alter_column("artifact_registries", name, server_default=None)
+    # Until now every registry came from the configuration file, and every description from a registry.
+    for table, name, default in (
+        ("artifact_registries", "declared", sa.true()),
+        ("artifact_registries", "has_secrets", sa.false()),
+        ("artifacts", "described", sa.false()),
+    ):
+        op.add_column(table, sa.Column(name, sa.Boolean(), nullable=False, server_default=default))
+        op.alter_column(table, name, server_default=None)
     op.add_column("artifact_registries", sa.Column("sealed", sa.Text(), nullable=True))
     op.add_column("artifact_registries", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
     op.drop_constraint("uq_artifact_registries_name", "artifact_registries", type_="unique")
@@ -109,6 +111,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("artifacts", "described")
     for name in ("decided_at", "decision_reason", "decision"):
         op.drop_column("import_tasks", name)
     op.drop_index("ix_artifact_revisions_cleanup", table_name="artifact_revisions")
@@ -117,7 +120,9 @@ def downgrade() -> None:
         op.drop_column("artifact_revisions", name)
     op.drop_index("uq_artifact_registries_name", table_name="artifact_registries")
     # Names of deleted ones may have been given again.
-    op.execute("UPDATE artifact_registries SET name = left(name, 27) || '-' || id WHERE deleted_at IS NOT NULL")
+    op.execute(
+        "UPDATE artifact_registries SET name = left(name, 27) || '-' || id WHERE deleted_at IS NOT NULL"
+    )
     op.create_unique_constraint("uq_artifact_registries_name", "artifact_registries", ["name"])
     for name in ("deleted_at", "sealed", "has_secrets", "declared", "api_version"):
         op.drop_column("artifact_registries", name)
