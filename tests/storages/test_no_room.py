@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -17,24 +18,29 @@ from proxy_client.errors import (
 )
 from storage_proxy.storages.vfs import VFSStorage
 from storage_proxy.volumes import fsio
-from tests.storages.models import FAIL, Model, chunks, look, put
+from tests.storages.disks import make_image, mounted, run
+from tests.storages.models import FAIL, Model, chunks, digests_of, fill, look, planned, put, write
 
 pytestmark = pytest.mark.anyio
 
 BIG = Model({"config.json": b"{}", "big": b"x" * 3_000_000})
 SMALL = Model({"config.json": b"{}"})
+TASK = UUID(int=1)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 2 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=2m", "none") as path:
+        yield path
+
+
+@pytest.fixture
+def btrfs(tmp_path: Path) -> Iterator[Path]:
+    """A real file system that has quotas even for root, and reflinks."""
+    make_image(tmp_path / "image", 256 << 20, "mkfs.btrfs", "-q", "-f")
+    with mounted(tmp_path / "disk", "-o", "loop", tmp_path / "image") as path:
+        yield path
 
 
 def make_read_only(disk: Path) -> None:
@@ -53,6 +59,61 @@ async def test_a_full_disk_fails_one_import_and_no_other(small_disk: Path) -> No
     assert not any((small_disk / ".staging").iterdir())
     await SMALL.bring(storage, "org/small")
     assert (small_disk / "org" / "small" / "config.json").read_bytes() == b"{}"
+
+
+async def test_room_is_taken_when_a_writer_opens(small_disk: Path) -> None:
+    storage = VFSStorage("archive", small_disk)
+    staging = await storage.open_staging(TASK)
+    with pytest.raises(DiskFull, match="ENOSPC"):
+        staging.open_writer(planned("big", b"x" * 3_000_000))
+    data = b"x" * 1_200_000
+    with staging.open_writer(planned("first", data)) as first:
+        with pytest.raises(DiskFull):
+            staging.open_writer(planned("second", data))
+        fill(first, data)
+        assert first.finish() == digests_of(data, blob_id=False)
+    with pytest.raises(DiskFull):
+        staging.add(planned("third", data), data)
+    for path in ("big", "second", "third"):
+        await staging.drop(path)
+    assert write(staging, planned("small", b"s"), b"s") == digests_of(b"s", blob_id=False)
+
+
+@pytest.mark.soak
+async def test_a_quota_of_the_file_system_is_said(btrfs: Path) -> None:
+    mount = btrfs / "volume"
+    for command in (
+        ("btrfs", "quota", "enable", btrfs),
+        ("btrfs", "subvolume", "create", mount),
+        ("btrfs", "qgroup", "limit", "2M", mount),
+    ):
+        if not run(*command):
+            pytest.skip("no quotas here")
+    storage = VFSStorage("archive", mount)
+    put(mount, {"mine": b"m" * 1000})
+    big = Model({"config.json": b"{}", "big": os.urandom(6_000_000)})
+    with pytest.raises(QuotaExceeded, match="EDQUOT"):
+        await big.bring(storage, "org/big")
+    assert look(mount) == {"mine": b"m" * 1000}
+    assert not any((mount / ".staging").iterdir())
+    await SMALL.bring(storage, "org/small")
+    assert (mount / "org" / "small" / "config.json").read_bytes() == b"{}"
+
+
+@pytest.mark.soak
+async def test_a_copy_shares_its_blocks_where_it_can(btrfs: Path) -> None:
+    data = os.urandom(1 << 20) * 40
+    (btrfs / "source").write_bytes(data)
+    run("sync", "-f", btrfs)
+    before = os.statvfs(btrfs).f_bavail
+    staging = await VFSStorage("archive", btrfs).open_staging(TASK)
+    file = planned("copy", data)
+    with (btrfs / "source").open("rb") as source, staging.open_writer(file) as writer:
+        writer.copy_from(source.fileno())
+        assert file.matches(writer.finish())
+    run("sync", "-f", btrfs)
+    taken = (before - os.statvfs(btrfs).f_bavail) * os.statvfs(btrfs).f_frsize
+    assert taken < len(data) // 2
 
 
 async def test_an_upload_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
