@@ -105,6 +105,7 @@ class Transfer:
         self._large: list[_Large] = []
         self._threads: set[threading.Thread] = set()
         self._left = 0
+        self._done_files: list[tuple[PlannedFile, Digests]] = []
         self._fault: BaseException | None = None
         self._received = 0
         self._waited = 0.0
@@ -454,9 +455,18 @@ class Transfer:
 
     def _done(self, file: PlannedFile, found: Digests) -> None:
         self._progress.file_done()
-        self._loop.call_soon_threadsafe(self._arrived, file, found)
         with self._lock:
             self._left -= 1
+            waking = not self._done_files
+            self._done_files.append((file, found))
+        if waking:  # a wake-up of the event loop costs more than a small file
+            self._loop.call_soon_threadsafe(self._hand_on)
+
+    def _hand_on(self) -> None:
+        with self._lock:
+            done, self._done_files = self._done_files, []
             last = not self._left
+        for file, found in done:
+            self._arrived(file, found)
         if last:
-            self._loop.call_soon_threadsafe(self._over.set)
+            self._over.set()

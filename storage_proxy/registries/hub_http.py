@@ -7,7 +7,6 @@ X-Linked-Etag on the answer before a redirect to a CDN; X-Error-Code and X-Error
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.message import Message
 from typing import Any
 
 import httpx
@@ -24,7 +23,7 @@ from proxy_client.wire import COMMIT_PATTERN
 from storage_proxy.registries.patience import RetryLater, retry_after_seconds
 from storage_proxy.settings import ArtifactRegistrySection, TransferSection
 from storage_proxy.storages.base import PlannedFile
-from storage_proxy.transfer.connections import Answer, Connections, origin_of, tls_context
+from storage_proxy.transfer.connections import Address, Answer, Connections, tls_context
 from storage_proxy.transfer.line import Line
 from storage_proxy.transfer.reach import Reach
 
@@ -58,11 +57,10 @@ class HubHttp:
     def __init__(self, name: str, settings: ArtifactRegistrySection, transfer: TransferSection) -> None:
         self.name = name
         self.endpoint = settings.url.rstrip("/")
-        home = httpx.URL(self.endpoint)
-        self._origin = origin_of(home)
+        self._home = Address.of(self.endpoint)
         self._token = settings.token_file.read_text().strip() if settings.token_file else None
         self._connections = Connections(
-            Reach(name, home.host, tuple(settings.private_addresses)),
+            Reach(name, self._home.origin.host, tuple(settings.private_addresses)),
             tls_context(settings.ca_file),
             connect_timeout=transfer.connect_timeout,
             stall_timeout=transfer.stall_timeout,
@@ -71,7 +69,11 @@ class HubHttp:
     @property
     def host(self) -> str:
         """Return the host that the bound on connections counts for."""
-        return self._origin[1]
+        return self._home.origin.host
+
+    def address(self, path: str) -> Address:
+        """Return the address of a path below the endpoint; it is percent-encoded already."""
+        return Address(self._home.origin, self._home.target.rstrip("/") + path)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -80,14 +82,14 @@ class HubHttp:
     @contextmanager
     def opened(
         self,
-        url: httpx.URL,
+        address: Address,
         line: Line,
         headers: Mapping[str, str] | None = None,
         *,
         pinned: tuple[str, PlannedFile] | None = None,
-    ) -> Iterator[tuple[Answer, httpx.URL]]:
+    ) -> Iterator[tuple[Answer, Address]]:
         """Ask once, following redirects; yields the answer and the address that gave it. Raises a `SourceError`."""
-        target = url
+        target = address
         for _ in range(MAX_REDIRECTS + 1):
             with self._connections.get(target, self._headers(target, headers or {}), line) as answer:
                 if pinned:
@@ -102,9 +104,9 @@ class HubHttp:
             target = _redirected(target, location)
         raise SourceInvalid(f"the registry redirects more than {MAX_REDIRECTS} times")
 
-    def _headers(self, target: httpx.URL, headers: Mapping[str, str]) -> dict[str, str]:
+    def _headers(self, target: Address, headers: Mapping[str, str]) -> dict[str, str]:
         sent = {"Accept-Encoding": "identity", "User-Agent": "stowage", **headers}
-        if self._token and origin_of(target) == self._origin:
+        if self._token and target.origin == self._home.origin:
             sent["Authorization"] = f"Bearer {self._token}"
         return sent
 
@@ -119,7 +121,7 @@ class HubHttp:
         """Make what the registry says safe to show: one that repeats our token is not quoted with it."""
         return shown(text.replace(self._token, "…") if self._token else text)
 
-    def _fault(self, status: int, headers: Message) -> SourceError:
+    def _fault(self, status: int, headers: Mapping[str, str]) -> SourceError:
         code = self._told(headers.get("x-error-code", ""))
         said = f"the registry {self.name} answered {status}" + (f" {code}" if code else "")
         if text := self._told(headers.get("x-error-message", "")):
@@ -171,7 +173,7 @@ def range_of(answer: Answer, start: int, stop: int, file: PlannedFile) -> tuple[
     return begins, ends
 
 
-def check_pinned(headers: Message, commit: str, file: PlannedFile) -> None:
+def check_pinned(headers: Mapping[str, str], commit: str, file: PlannedFile) -> None:
     """Refuse an answer whose headers say that it is not the pinned content."""
     served = headers.get("x-repo-commit", commit)
     if _COMMIT.match(served) and served != commit:
@@ -186,12 +188,12 @@ def check_pinned(headers: Message, commit: str, file: PlannedFile) -> None:
         raise SourceChanged(f"the registry's {shown(file.path)} now has {shown(size)} bytes, not {file.size}")
 
 
-def _redirected(target: httpx.URL, location: str) -> httpx.URL:
+def _redirected(target: Address, location: str) -> Address:
     try:
-        following = target.join(location)
+        following = Address.of(target.url.join(location))
     except (httpx.InvalidURL, ValueError) as exc:
         raise SourceInvalid("the registry redirects to something that is no address") from exc
-    if following.scheme not in {"http", "https"} or (target.scheme == "https" and following.scheme == "http"):
+    if target.origin.scheme == "https" and following.origin.scheme == "http":
         raise SourceInvalid("the registry redirects from https to an unprotected address")
     return following
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from email.message import Message
 from typing import TypeVar
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -24,7 +23,7 @@ from storage_proxy.registries.hub_http import HubHttp, pinned_to, range_of, show
 from storage_proxy.registries.patience import Patience
 from storage_proxy.settings import ArtifactRegistrySection, TransferSection
 from storage_proxy.storages.base import PlannedFile
-from storage_proxy.transfer.connections import Answer
+from storage_proxy.transfer.connections import Address, Answer
 from storage_proxy.transfer.line import Line, on_line
 
 T = TypeVar("T")
@@ -97,7 +96,7 @@ class HuggingFaceRegistry(AbstractRegistry):
         self._transfer = transfer
         self._hub = HubHttp(name, settings, transfer)
         # Where a file's bytes were found last: a redirect to a CDN holds for a while, and hubs count who asks for it.
-        self._found: dict[str, httpx.URL] = {}
+        self._found: dict[Address, Address] = {}
 
     @property
     def host(self) -> str:
@@ -115,11 +114,11 @@ class HuggingFaceRegistry(AbstractRegistry):
         }
         if search:
             params["search"] = search
-        url = f"{self._hub.endpoint}/api/models?{httpx.QueryParams(params)}"
+        address = self._hub.address(f"/api/models?{httpx.QueryParams(params)}")
 
         def ask(call: _Call) -> list[RegistryModel]:
             found: list[_ModelInfo] = []
-            for page in self._pages(url, list[_ModelInfo], call):
+            for page in self._pages(address, list[_ModelInfo], call):
                 found += page
                 if len(found) >= limit:
                     break
@@ -153,22 +152,22 @@ class HuggingFaceRegistry(AbstractRegistry):
     def open_range(
         self, model_id: str, commit: str, file: PlannedFile, start: int, stop: int, line: Line
     ) -> Iterator[FileStream]:
-        asked = f"{self._hub.endpoint}/{quote(model_id)}/resolve/{commit}/{quote(file.path)}"
+        asked = self._hub.address(f"/{quote(model_id)}/resolve/{commit}/{quote(file.path)}")
         headers = {} if (start, stop) == (0, file.size) else {"Range": f"bytes={start}-{stop - 1}"}
         with ExitStack() as stack:
             stack.enter_context(pinned_to(commit))
             answer = self._open_known(asked, headers, line, stack)
             if answer is None:
                 answer, found = stack.enter_context(
-                    self._hub.opened(httpx.URL(asked), line, headers, pinned=(commit, file))
+                    self._hub.opened(asked, line, headers, pinned=(commit, file))
                 )
-                if str(found) != asked and stop < file.size:
+                if found != asked and stop < file.size:
                     self._found[asked] = found
             begins, ends = range_of(answer, start, stop, file)
             yield FileStream(begins, ends, answer.readinto)
 
     def _open_known(
-        self, asked: str, headers: Mapping[str, str], line: Line, stack: ExitStack
+        self, asked: Address, headers: Mapping[str, str], line: Line, stack: ExitStack
     ) -> Answer | None:
         """Ask where the bytes were found last. None if that does not lead to them any more: its signature expires."""
         known = self._found.get(asked)
@@ -200,42 +199,49 @@ class HuggingFaceRegistry(AbstractRegistry):
         return info.sha
 
     def _list_files(self, model_id: str, commit: str, call: _Call) -> list[PlannedFile]:
-        url = f"{self._api(model_id, 'tree', commit)}?recursive=true&expand=false"
+        address = self._api(model_id, "tree", commit, "?recursive=true&expand=false")
         files: list[PlannedFile] = []
         with pinned_to(commit):
-            for page in self._pages(url, list[_TreeEntry], call):
+            for page in self._pages(address, list[_TreeEntry], call):
                 files += [_planned(entry) for entry in page if entry.type == "file"]
         return files
 
     def _readme(self, model_id: str, commit: str, readme: PlannedFile, call: _Call) -> str | None:
-        url = f"{self._hub.endpoint}/{quote(model_id)}/resolve/{commit}/{quote(readme.path)}"
-        content, _ = self._read(url, MAX_README_BYTES, call)
+        address = self._hub.address(f"/{quote(model_id)}/resolve/{commit}/{quote(readme.path)}")
+        content, _ = self._read(address, MAX_README_BYTES, call)
         # PostgreSQL text holds no NUL, and a readme is shown to people only.
         return content.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
-    def _api(self, model_id: str, kind: str, name: str | None = None) -> str:
-        base = f"{self._hub.endpoint}/api/models/{quote(model_id)}"
-        if kind == "revision" and name is None:
-            return base
-        return f"{base}/{kind}" + (f"/{quote(name, safe='')}" if name is not None else "")
+    def _api(self, model_id: str, kind: str, name: str | None = None, query: str = "") -> Address:
+        path = f"/api/models/{quote(model_id)}"
+        if kind != "revision" or name is not None:
+            path += f"/{kind}" + (f"/{quote(name, safe='')}" if name is not None else "")
+        return self._hub.address(path + query)
 
-    def _pages(self, url: str, shape: type[T], call: _Call) -> Iterator[T]:
+    def _pages(self, address: Address, shape: type[T], call: _Call) -> Iterator[T]:
         seen = set()
         for _ in range(MAX_PAGES):
-            seen.add(url)
-            content, headers = self._read(url, MAX_METADATA_BYTES, call)
+            seen.add(address)
+            content, headers = self._read(address, MAX_METADATA_BYTES, call)
             yield self._parsed(content, shape)
             link = _NEXT_LINK.search(headers.get("link", ""))
             if link is None:
                 return
-            # A mirror behind a TLS front may link to itself by another scheme or name; only path and query count.
-            url = str(httpx.URL(url).join(httpx.URL(urljoin(url, link[1])).raw_path.decode("ascii")))
-            if url in seen:
+            address = self._next(address, link[1])
+            if address in seen:
                 break
         raise SourceInvalid("the registry's listing links to itself without end")
 
-    def _json(self, url: str, shape: type[T], call: _Call) -> T:
-        content, _ = self._read(url, MAX_METADATA_BYTES, call)
+    @staticmethod
+    def _next(address: Address, link: str) -> Address:
+        try:
+            # A mirror behind a TLS front may link to itself by another scheme or name; only path and query count.
+            return Address(address.origin, address.url.join(link).raw_path.decode("ascii"))
+        except (httpx.InvalidURL, ValueError) as exc:
+            raise SourceInvalid("the registry's listing links to something that is no address") from exc
+
+    def _json(self, address: Address, shape: type[T], call: _Call) -> T:
+        content, _ = self._read(address, MAX_METADATA_BYTES, call)
         return self._parsed(content, shape)
 
     def _parsed(self, content: bytes, shape: type[T]) -> T:
@@ -247,11 +253,11 @@ class HuggingFaceRegistry(AbstractRegistry):
                 f"the registry {self.name} answered {kind} instead of the JSON of a hub; check its endpoint"
             ) from exc
 
-    def _read(self, url: str, limit: int, call: _Call) -> tuple[bytes, Message]:
+    def _read(self, address: Address, limit: int, call: _Call) -> tuple[bytes, Mapping[str, str]]:
         patience = Patience(self._transfer, call.retries, call.line)
         while True:
             try:
-                with self._hub.opened(httpx.URL(url), call.line) as (answer, _):
+                with self._hub.opened(address, call.line) as (answer, _):
                     content = answer.read(limit)
                     if content is None:
                         raise SourceInvalid(f"the registry's answer is longer than {limit} bytes")

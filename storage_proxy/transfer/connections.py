@@ -1,11 +1,10 @@
 """Kept-alive HTTP/1.1 connections for the threads that move bytes.
 
-On the standard library's `http.client`: a body goes from the socket into the reader's own buffer, and a request costs
-a fraction of what it costs a client for everything (docs/decisions/0009). Nothing here retries, follows redirects or decodes;
-the callers decide about those.
+A body goes from the socket straight into the reader's own buffer; heads, chunks and everything odd go through llhttp
+(httptools). A request costs a fraction of what it costs a client for everything (docs/decisions/0009). Nothing here retries, follows
+redirects or decodes; the callers decide about those.
 """
 
-import http.client
 import socket
 import ssl
 import threading
@@ -13,28 +12,65 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import certifi
+import httptools
 import httpx
 
-from proxy_client.errors import SourceUnavailable
+from proxy_client.errors import SourceInvalid, SourceUnavailable
 from storage_proxy.transfer.line import Line
 from storage_proxy.transfer.reach import Place, Reach
 
 _IDLE_SECONDS = 20.0
 _IDLE_MOST = 32  # connections kept for one origin
-_BROKEN = (OSError, http.client.HTTPException, ValueError)  # ValueError: a chunk's size that is no number
+_LONGEST_HEAD = 64 << 10  # bytes
+_BLOCK = 16 << 10  # bytes received at a time while they are a head
+_END_OF_HEAD = b"\r\n\r\n"
+_BROKEN = (OSError, httptools.HttpParserError)
+_PORTS = {"http": 80, "https": 443}
 
-Origin = tuple[str, str, int]
+
+class Origin(NamedTuple):
+    """Whom a connection is to. `host` is as it is written in an address, without the brackets of IPv6."""
+
+    scheme: str
+    host: str
+    port: int
 
 
-def origin_of(url: httpx.URL) -> Origin:
-    """Return scheme, host and port."""
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+class Address(NamedTuple):
+    """What is asked for: of whom, and the request target (path and query, all ASCII)."""
+
+    origin: Origin
+    target: str
+
+    @classmethod
+    def of(cls, url: httpx.URL | str) -> Self:
+        """Take an address apart. Raises `SourceInvalid` for anything but http and https."""
+        url = httpx.URL(url)
+        if url.scheme not in _PORTS:
+            raise SourceInvalid("the registry leads to something that is no http address")
+        origin = Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+        return cls(origin, url.raw_path.decode("ascii"))
+
+    @property
+    def url(self) -> httpx.URL:
+        """Return it in one piece."""
+        scheme, host, port = self.origin
+        return httpx.URL(f"{scheme}://{_written(host)}:{port}{self.target}")
+
+    @property
+    def authority(self) -> str:
+        """Return what the Host header says."""
+        scheme, host, port = self.origin
+        return _written(host) if port == _PORTS[scheme] else f"{_written(host)}:{port}"
+
+
+def _written(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
@@ -57,55 +93,89 @@ class Connections:
     def __init__(
         self, reach: Reach, tls: ssl.SSLContext, *, connect_timeout: float, stall_timeout: float
     ) -> None:
-        self._reach = reach
-        self._tls = tls
-        self._connect_timeout = connect_timeout
-        self._stall_timeout = stall_timeout
+        self.reach = reach
+        self.tls = tls
+        self.connect_timeout = connect_timeout
+        self.stall_timeout = stall_timeout
         self._lock = threading.Lock()
-        self._idle: defaultdict[Origin, list[tuple[float, _Connection]]] = defaultdict(list)
+        self._idle: defaultdict[Origin, list[tuple[float, socket.socket]]] = defaultdict(list)
 
-    def get(self, url: httpx.URL, headers: Mapping[str, str], line: Line) -> "Answer":
-        """Ask, and return the answer as soon as its headers are there; the caller closes it.
+    def get(self, address: Address, headers: Mapping[str, str], line: Line) -> "Answer":
+        """Ask, and return the answer as soon as its head is there; the caller closes it.
 
         Raises `SourceUnavailable`, `SourceForbidden` for an address out of reach, or `Cut`.
         """
         line.check()
-        origin = origin_of(url)
-        while (idle := self._take(origin)) is not None:
+        fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        request = f"GET {address.target} HTTP/1.1\r\nHost: {address.authority}\r\n{fields}\r\n".encode(
+            "ascii"
+        )
+        while (kept := self._take(address.origin)) is not None:
             # A kept connection may have been closed at the other end meanwhile: that says nothing about the registry.
             with suppress(_Stale):
-                return self._ask(idle, url, headers, line, kept=True)
-        connection = _Connection(
-            origin, self._reach, self._tls, line, self._connect_timeout, self._stall_timeout
-        )
-        return self._ask(connection, url, headers, line, kept=False)
+                return self._ask(kept, address.origin, request, line, kept=True)
+        try:
+            opened = self._connect(address.origin, line)
+        except OSError as exc:
+            line.check()
+            raise self._silent(exc) from exc
+        return self._ask(opened, address.origin, request, line, kept=False)
 
     def _ask(
-        self, connection: "_Connection", url: httpx.URL, headers: Mapping[str, str], line: Line, *, kept: bool
+        self, connection: socket.socket, origin: Origin, request: bytes, line: Line, *, kept: bool
     ) -> "Answer":
         hold = ExitStack()
         try:
-            if connection.sock is None:
-                connection.connect()
-            hold.enter_context(line.holding(connection.sock))
-            connection.request("GET", url.raw_path.decode("ascii"), headers=dict(headers))
-            response = connection.getresponse()
-        except _BROKEN as exc:
+            hold.enter_context(line.holding(connection))
+            connection.sendall(request)
+            return Answer(self, origin, connection, hold, line)
+        except BaseException as exc:
             hold.close()
             connection.close()
+            if not isinstance(exc, _BROKEN):
+                raise
             line.check()
-            if kept and isinstance(exc, (ConnectionError, http.client.BadStatusLine)):
+            if kept and isinstance(exc, ConnectionError):
                 raise _Stale from exc
-            raise SourceUnavailable(
-                f"the registry {self._reach.registry} does not answer ({reason(exc)})"
-            ) from exc
-        except BaseException:
-            hold.close()
-            connection.close()
-            raise
-        return Answer(self, connection, response, hold, line)
+            raise self._silent(exc) from exc
 
-    def _take(self, origin: Origin) -> "_Connection | None":
+    def _silent(self, exc: Exception) -> SourceUnavailable:
+        kind = Stalled if isinstance(exc, TimeoutError) else SourceUnavailable
+        return kind(f"the registry {self.reach.registry} does not answer ({reason(exc)})")
+
+    def _connect(self, origin: Origin, line: Line) -> socket.socket:
+        deadline = time.monotonic() + self.connect_timeout
+        fault: OSError | None = None
+        for place in self.reach.places(origin.host, origin.port):
+            try:
+                return self._connected(origin, place, deadline, line)
+            except OSError as exc:
+                line.check()
+                fault = exc
+        raise fault or TimeoutError
+
+    def _connected(self, origin: Origin, place: Place, deadline: float, line: Line) -> socket.socket:
+        opened = socket.socket(place.family, socket.SOCK_STREAM)
+        try:
+            opened.settimeout(max(0.05, deadline - time.monotonic()))
+            with line.holding(opened):
+                opened.connect(place.sockaddr)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if origin.scheme == "https":
+                secure = self.tls.wrap_socket(
+                    opened, server_hostname=origin.host, do_handshake_on_connect=False
+                )
+                opened = secure
+                with line.holding(secure):
+                    secure.settimeout(max(0.05, deadline - time.monotonic()))
+                    secure.do_handshake()
+            opened.settimeout(self.stall_timeout)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _take(self, origin: Origin) -> socket.socket | None:
         with self._lock:
             idle = self._idle[origin]
             while idle:
@@ -115,10 +185,10 @@ class Connections:
                 connection.close()
         return None
 
-    def keep(self, connection: "_Connection") -> None:
+    def keep(self, origin: Origin, connection: socket.socket) -> None:
         """Take back a connection whose answer was read to its end."""
         with self._lock:
-            idle = self._idle[connection.origin]
+            idle = self._idle[origin]
             if len(idle) < _IDLE_MOST:
                 idle.append((time.monotonic(), connection))
                 return
@@ -137,87 +207,73 @@ class _Stale(Exception):
     """A kept connection was closed at the other end before it could be used again."""
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection to an address that was checked."""
+class _Head:
+    """What llhttp tells of an answer while it is fed."""
 
-    def __init__(
-        self,
-        origin: Origin,
-        reach: Reach,
-        tls: ssl.SSLContext,
-        line: Line,
-        connect_timeout: float,
-        stall_timeout: float,
-    ) -> None:
-        self.origin = origin
-        scheme, host, port = origin
-        super().__init__(f"[{host}]" if ":" in host else host, port)
-        self.default_port = {"http": 80, "https": 443}[scheme]
-        self._reach = reach
-        self._tls = tls
-        self._line = line
-        self._connect_timeout = connect_timeout
-        self._stall_timeout = stall_timeout
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.body = bytearray()
+        self.complete = False
 
-    def connect(self) -> None:
-        _, host, port = self.origin
-        deadline = time.monotonic() + self._connect_timeout
-        fault: OSError | None = None
-        for place in self._reach.places(host, port):
-            try:
-                self.sock = self._connected(place, deadline)
-            except OSError as exc:
-                self._line.check()
-                fault = exc
-            else:
-                return
-        raise fault or TimeoutError
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
-    def _connected(self, place: Place, deadline: float) -> socket.socket:
-        opened = socket.socket(place.family, socket.SOCK_STREAM)
-        try:
-            opened.settimeout(max(0.05, deadline - time.monotonic()))
-            with self._line.holding(opened):
-                opened.connect(place.sockaddr)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.origin[0] == "https":
-                secure = self._tls.wrap_socket(
-                    opened, server_hostname=self.origin[1], do_handshake_on_connect=False
-                )
-                opened = secure
-                with self._line.holding(secure):
-                    secure.settimeout(max(0.05, deadline - time.monotonic()))
-                    secure.do_handshake()
-            opened.settimeout(self._stall_timeout)
-        except BaseException:
-            opened.close()
-            raise
-        return opened
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
 
 
 class Answer:
-    """Status, headers and body. A context manager; closed before its end, its connection is not used again."""
+    """Status, headers (names in lower case) and body. A context manager; closed before its end, its connection is not used again."""
 
     def __init__(
-        self,
-        connections: Connections,
-        connection: _Connection,
-        response: http.client.HTTPResponse,
-        hold: ExitStack,
-        line: Line,
+        self, connections: Connections, origin: Origin, connection: socket.socket, hold: ExitStack, line: Line
     ) -> None:
+        """Read the head. Raises OSError or `httptools.HttpParserError`; then the caller closes the connection."""
         self._connections = connections
+        self._origin = origin
         self._connection = connection
-        self._response = response
         self._hold = hold
         self._line = line
-        self._keeps = not response.will_close
-        self.status = response.status
-        self.headers: Message = response.headers
-        # Without a length the body ends with the connection, or is chunked.
-        self.length: int | None = response.length
-        self._left = response.length
         self._closed = False
+        rest = b""
+        while True:
+            head, rest = self._receive_head(rest)
+            self._told = _Head()
+            self._parser = httptools.HttpResponseParser(self._told)
+            self._parser.feed_data(head)
+            self.status: int = self._parser.get_status_code()
+            if self.status >= 200 or self.status == 101:  # noqa: PLR2004 -- what comes before is no answer yet
+                break
+        self.headers: Mapping[str, str] = self._told.headers
+        length = self.headers.get("content-length")
+        # Without a length the body is chunked, or ends with the connection.
+        self.length: int | None = 0 if self._told.complete else None if length is None else int(length)
+        self._left = self.length
+        self._keeps = self._parser.should_keep_alive()
+        self._early = memoryview(rest)
+        if self._left is None and rest:
+            self._feed(rest)
+
+    def _receive_head(self, rest: bytes) -> tuple[bytes, bytes]:
+        received = bytearray(rest)
+        searched = 0
+        while (end := received.find(_END_OF_HEAD, searched)) < 0:
+            searched = max(0, len(received) - len(_END_OF_HEAD))
+            data = self._connection.recv(_BLOCK) if len(received) < _LONGEST_HEAD else None
+            if data is None:
+                raise httptools.HttpParserError("the head is too long")
+            if not data:
+                raise ConnectionResetError
+            received += data
+        end += len(_END_OF_HEAD)
+        return bytes(received[:end]), bytes(received[end:])
+
+    def _feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
 
     def readinto(self, view: memoryview) -> int:
         """Read what is there, at least one byte; 0 at the end of the body.
@@ -229,8 +285,12 @@ class Answer:
                 return self._read_unmeasured(view)
             if not self._left:
                 return 0
-            # One system call into the caller's buffer; `HTTPResponse.readinto` would wait until the buffer is full.
-            count: int = self._response.fp.readinto1(view[: self._left])
+            if self._early:
+                count = min(len(view), len(self._early), self._left)
+                view[:count] = self._early[:count]
+                self._early = self._early[count:]
+            else:
+                count = self._connection.recv_into(view, min(len(view), self._left))
         except _BROKEN as exc:
             self._line.check()
             kind = Stalled if isinstance(exc, TimeoutError) else SourceUnavailable
@@ -242,14 +302,23 @@ class Answer:
         return count
 
     def _read_unmeasured(self, view: memoryview) -> int:
-        if self._response.isclosed():
-            return 0
-        if not self._response.chunked:
-            return int(self._response.fp.readinto1(view))
-        # What is there of a chunk; `readinto` would lose it when the connection breaks.
-        data = self._response.read1(len(view))
-        view[: len(data)] = data
-        return len(data)
+        told = self._told
+        while not told.body and not told.complete:
+            data = self._connection.recv(len(view))
+            if data:
+                self._feed(data)
+            elif self._chunked:
+                raise ConnectionResetError
+            else:
+                told.complete, self._keeps = True, False
+        count = min(len(view), len(told.body))
+        view[:count] = told.body[:count]
+        del told.body[:count]
+        return count
+
+    @property
+    def _chunked(self) -> bool:
+        return "transfer-encoding" in self.headers
 
     def read(self, limit: int) -> bytes | None:
         """Read the whole body; None if it is longer than `limit` bytes. Raises as `readinto`."""
@@ -267,11 +336,9 @@ class Answer:
             return
         self._closed = True
         self._hold.close()
-        whole = self._left == 0 or (self._left is None and self._response.isclosed())
-        with suppress(*_BROKEN):
-            self._response.close()
-        if whole and self._keeps and not self._line.is_cut and self._connection.sock is not None:
-            self._connections.keep(self._connection)
+        whole = self._left == 0 or (self._left is None and self._told.complete and not self._told.body)
+        if whole and self._keeps and not self._early and not self._line.is_cut:
+            self._connections.keep(self._origin, self._connection)
         else:
             self._connection.close()
 

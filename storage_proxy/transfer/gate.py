@@ -89,6 +89,10 @@ class ConnectionGate:
 
     def _acquire(self, claimant: Claimant, line: Line) -> None:
         with self._lock:
+            line.check()
+            if not self._waiting and self._able(claimant, time.monotonic()):
+                self._take(claimant)
+                return
             self._numbers += 1
             mine = _Waiting(claimant, self._numbers)
             self._waiting.append(mine)
@@ -121,25 +125,27 @@ class ConnectionGate:
     def _grant(self) -> None:
         """Give what is free to whoever holds least: first by user, then by import, then in order."""
         granted = False
-        while self._held < max(1, self._total()):
+        while self._waiting:
             now = time.monotonic()
-            able = [
-                waiting
-                for waiting in self._waiting
-                if (host := self._grown(self._hosts[waiting.claimant.host])).held < host.bound
-                and host.not_before <= now
-            ]
+            able = [waiting for waiting in self._waiting if self._able(waiting.claimant, now)]
             if not able:
                 break
             chosen = min(able, key=self._rank)
             self._waiting.remove(chosen)
             chosen.granted = granted = True
-            self._held += 1
-            self._hosts[chosen.claimant.host].held += 1
-            self._users[chosen.claimant.user] += 1
-            self._imports[chosen.claimant.import_id] += 1
+            self._take(chosen.claimant)
         if granted:
             self._lock.notify_all()
+
+    def _able(self, claimant: Claimant, now: float) -> bool:
+        host = self._grown(self._hosts[claimant.host])
+        return host.held < host.bound and host.not_before <= now and self._held < max(1, self._total())
+
+    def _take(self, claimant: Claimant) -> None:
+        self._held += 1
+        self._hosts[claimant.host].held += 1
+        self._users[claimant.user] += 1
+        self._imports[claimant.import_id] += 1
 
     def _rank(self, waiting: _Waiting) -> tuple[int, int, int]:
         claimant = waiting.claimant
