@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import stack
 from benchmarks.content import Model, make_model, model_files, warm
-from benchmarks.memory import make_ready
+from benchmarks.memory import FullCache
 from benchmarks.rivals import RIVALS, timed
 from benchmarks.sources import Source, serve
 
@@ -119,11 +119,14 @@ class Course:
         served = {model.id: model for chosen in models.values() for model in chosen.values()}
         results = []
         try:
-            with serve(self._work / "source", self._content, list(served.values())) as hub:
+            with (
+                serve(self._work / "source", self._content, list(served.values())) as hub,
+                FullCache(self._work / "holes") as cache,
+            ):
                 for name in sources:
                     with self._stack(hub[name]) as running:
                         results += [
-                            self._run_case(hub[name], case, model, running)
+                            self._run_case(hub[name], case, model, running, cache)
                             for case, model in models[name].items()
                         ]
         finally:
@@ -147,7 +150,9 @@ class Course:
             return nullcontext()
         return stack.running(self._work / f"stack-{source.name}", source)
 
-    def _run_case(self, source: Source, case: str, model: Model, running: stack.Stack | None) -> Result:
+    def _run_case(
+        self, source: Source, case: str, model: Model, running: stack.Stack | None, cache: FullCache
+    ) -> Result:
         result = Result(case, source.name, len(model.files), model.size)
         revision_id = running.scan(model) if running else ""
         taking_part = [name for name in self.contenders if name not in _LEFT_OUT.get(case, ())]
@@ -160,7 +165,7 @@ class Course:
                 if seconds and seconds[0] > _PATIENCE:
                     continue
                 self.say(f"{case}, {source.name}, round {number + 1} of {self.rounds}: {name}")
-                make_ready(model.size)
+                cache.fill()
                 if name == STOWAGE and running:
                     profile = self.profiles and self.profiles / f"{case}-{source.name}-{number + 1}.txt"
                     cost = running.measure(model, revision_id, profile)
