@@ -20,6 +20,12 @@ _EXACT = {
     ".onnx": frozenset({Kind.OTHER, Kind.TEXT, Kind.ZLIB}),
     ".pb": frozenset({Kind.OTHER, Kind.TEXT, Kind.ZLIB}),
     ".tflite": frozenset({Kind.OTHER}),
+    ".zip": frozenset({Kind.ZIP}),
+    ".tar": frozenset({Kind.TAR}),
+    ".gz": frozenset({Kind.GZIP}),
+    ".tgz": frozenset({Kind.GZIP}),
+    ".bz2": frozenset({Kind.BZIP2}),
+    ".xz": frozenset({Kind.XZ}),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".ico", ".svg"), _PICTURE | {Kind.TEXT}),
     **dict.fromkeys((".mp3", ".mp4", ".wav", ".flac", ".ogg", ".webm", ".pdf"), _PICTURE),
     **dict.fromkeys(
@@ -73,6 +79,11 @@ def examine_disguise(content: Content, kind: Kind, head: bytes) -> None:
         content.remote_code("python-bytecode", "the file is Python bytecode")
     elif kind is not Kind.EMPTY:
         _examine_name(content, kind, head)
+
+
+def is_called_text(content: Content) -> bool:
+    """Whether the name says that this is text."""
+    return content.suffix == ".json" or _EXACT.get(content.suffix) is _TEXT
 
 
 def _examine_name(content: Content, kind: Kind, head: bytes) -> None:

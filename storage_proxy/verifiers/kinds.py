@@ -133,7 +133,7 @@ def kind_of(head: bytes, size: int | None) -> Kind:  # noqa: C901, PLR0912 -- on
         return Kind.LZMA
     if head[2:4] == b"\r\n" and head[1:2] in b"\x0b\x0c\x0d\x0e\x0f" and len(head) >= 16:
         return Kind.PYC
-    if is_header(head[:512]):
+    if is_header(head[:512]) or head[257:262] == b"ustar":
         return Kind.TAR
     if head[_ISO_AT : _ISO_AT + 5] == b"CD001":
         return Kind.ISO

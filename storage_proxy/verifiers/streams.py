@@ -129,6 +129,7 @@ class _Zlib:
 
     def __init__(self, window: int) -> None:
         self._decoder = zlib.decompressobj(window)
+        self._fault: zlib.error | None = None
 
     @property
     def eof(self) -> bool:
@@ -136,14 +137,40 @@ class _Zlib:
 
     @property
     def needs_input(self) -> bool:
-        return not self._decoder.unconsumed_tail
+        return not self._decoder.unconsumed_tail and self._fault is None
 
     @property
     def unused_data(self) -> bytes:
         return self._decoder.unused_data
 
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes:
-        return self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
+        if self._fault is not None:
+            raise self._fault
+        data = self._decoder.unconsumed_tail + data
+        before = self._decoder.copy()
+        try:
+            return self._decoder.decompress(data, max_length)
+        except zlib.error as exc:
+            # Readers that take smaller pieces, or leave the checksum to the end, get what comes before the fault.
+            self._decoder, self._fault = before, exc
+            if rescued := self._rescue(data, max_length):
+                return rescued
+            raise
+
+    def _rescue(self, data: bytes, max_length: int) -> bytes:
+        """Return what comes before the fault in `data`."""
+        rescued = b""
+        at, step = 0, len(data)
+        while step and len(rescued) < max_length:
+            trial = self._decoder.copy()
+            try:
+                rescued += trial.decompress(data[at : at + step])
+            except zlib.error:
+                step //= 2
+            else:
+                self._decoder = trial
+                at += step
+        return rescued
 
 
 def raw_deflate() -> Decoder:
@@ -195,6 +222,8 @@ class Unpacked(io.RawIOBase):
         self._restart()
 
     def _restart(self) -> None:
+        self._packed.seek(0)
+        self._magic = self._packed.read(2)
         self._packed.seek(0)
         self._decoder: Decoder | None = self._decoder_of()
         self._fed = 0
@@ -281,19 +310,10 @@ class Unpacked(io.RawIOBase):
             self._packed.seek(behind)
             self._fed -= len(unused)
             self._decoder = self._decoder_of()
-            if not _starts(self._decoder_of(), head):
+            if head[:2] != self._magic:
                 self._decoder, self.rest = None, 1
         else:
             self.rest = len(head)
-
-
-def _starts(decoder: Decoder, head: bytes) -> bool:
-    """Whether `head` begins another stream of this kind."""
-    try:
-        decoder.decompress(head[:64], 1)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, MemoryError):
-        return False
-    return True
 
 
 def buffered(raw: io.RawIOBase) -> BinaryIO:

@@ -1,12 +1,13 @@
 """The structure of files: what they are whatever they are called, what lies in their containers, and what their formats can be made to do."""
 
+from collections import deque
 from typing import BinaryIO
 
 from storage_proxy.verifiers import pickle_stream
 from storage_proxy.verifiers.arrays import examine_array
 from storage_proxy.verifiers.base import FileResult, SandboxedVerifier
 from storage_proxy.verifiers.containers import CONTAINERS, walk
-from storage_proxy.verifiers.disguise import examine_disguise
+from storage_proxy.verifiers.disguise import examine_disguise, is_called_text
 from storage_proxy.verifiers.examination import HEAD, STOPS, Content, Examination
 from storage_proxy.verifiers.gguf import examine_gguf
 from storage_proxy.verifiers.graphs import FLEX, examine_onnx, examine_tensorflow, graph_of
@@ -14,6 +15,7 @@ from storage_proxy.verifiers.keras import examine_embedded
 from storage_proxy.verifiers.kinds import UNOPENED, Kind, kind_of
 from storage_proxy.verifiers.pickle import examine_pickle
 from storage_proxy.verifiers.policy import Policy
+from storage_proxy.verifiers.protobufs import Message
 from storage_proxy.verifiers.streams import Budget
 from storage_proxy.verifiers.texts import examine_text
 from storage_proxy.verifiers.zips import has_directory
@@ -22,6 +24,8 @@ _SHARE = 0.9
 """Of the time for a file: what was found until then is reported."""
 _SUPERBLOCK = b"\x89HDF\r\n\x1a\n"
 _LITE = b"TFL3"
+_PROTOCOL = b"\x80"
+"""How every pickle begins that NumPy writes."""
 _PIECE = 1 << 20
 
 
@@ -74,11 +78,13 @@ def _examine(content: Content, kind: Kind, head: bytes) -> None:
         pickled = examine_array(content)
         if pickled is not None:
             _examine_pickles(pickled)
+            if pickled.read_at(0, 1) != _PROTOCOL:
+                content.gap("an array of Python objects that are no pickle")
     elif kind is Kind.GGUF:
         examine_gguf(content)
     elif kind is Kind.HDF5:
         examine_embedded(content)
-    elif kind in {Kind.TEXT, Kind.SCRIPT, Kind.HTML, Kind.PYC}:
+    elif kind in {Kind.TEXT, Kind.SCRIPT, Kind.HTML, Kind.PYC} or is_called_text(content):
         examine_text(content, head)
     if kind in {Kind.OTHER, Kind.TEXT}:
         _examine_data(content, head)
@@ -91,7 +97,8 @@ def _examine_data(content: Content, head: bytes) -> None:
         examine_onnx(content)
     elif graph is not None:
         examine_tensorflow(content, graph)
-    elif content.suffix == ".pb" and content.size:
+    elif content.suffix == ".pb":
+        deque(Message(content).fields(), maxlen=0)
         examine_embedded(content)
     if head[4:8] == _LITE:
         at = 0

@@ -51,7 +51,7 @@ class YaraVerifier(SandboxedVerifier):
             return FileResult(
                 covered=False, reason=plain(f"YARA-X could not look at it ({type(exc).__name__})")
             )
-        return FileResult([_finding(path, rule) for rule in results.matching_rules])
+        return FileResult(tuple(_finding(path, rule) for rule in results.matching_rules))
 
 
 def _finding(path: str, rule: Any) -> Finding:
