@@ -39,13 +39,15 @@ _MOST_MARKS = 1 << 20
 _IN_MEMORY = 1 << 20  # bytes of a value that are read at once; a larger one is walked over
 _SMALLEST_NESTED = 6
 _START = 32  # opcodes that the beginning of a pickle counts for
+_LONGEST_FRAME = 1 << 40  # a longer one is no frame: then this is no pickle
 _MOST_GLOBALS = 2000  # of one pickle
 
 _STOP, _PROTO, _MEMOIZE, _SHORT_BINUNICODE = 0x2E, 0x80, 0x94, 0x8C
 
 # A nested pickle that does something has EXT or STACK_GLOBAL in it, or GLOBAL or INST, which take two lines.
 _BY_NUMBER_OR_STACK = re.compile(rb"[\x82-\x84\x93]")
-_IMPORTABLE = re.compile(r"[\w-]+(\.[\w-]+)*")
+# A module's name begins so. Behind a NUL anything may follow: the importer of frozen modules takes "os\0x" for os.
+_IMPORTABLE = re.compile(r"[\w-]+([.\0].*)?", re.DOTALL)
 
 _ARGUMENTS = {
     # Opcodes that push data and have an argument of fixed size, in bytes.
@@ -84,13 +86,14 @@ class Machine:
         self._stack: list[Value] = []
         self._marks: list[int] = []
         self._memo = Memo()
+        self._frame_end = 0
         self._pickle = Pickle(0)
 
     def run(self) -> None:
         """Read until something comes that is no pickle. Raises `LimitReached`."""
         while self._source.fill():
             pickle = self._pickle = Pickle(self._source.offset, depth=self._depth)
-            self._stack, self._marks, self._memo = [], [], Memo()
+            self._stack, self._marks, self._memo, self._frame_end = [], [], Memo(), 0
             self._spend(_START)
             try:
                 self._one()
@@ -100,7 +103,7 @@ class Machine:
             finally:
                 pickle.end = self._source.offset
                 pickle.last = not self._source.fill()
-                if pickle.ending is Ending.STOP or pickle.globals or pickle.calls_result:
+                if pickle.ending is Ending.STOP or pickle.does_something:
                     self._report(pickle)
             if pickle.ending is Ending.BROKEN:
                 return
@@ -120,6 +123,7 @@ class Machine:
             start = source.offset
             code = source.take(1)[0]
             if code == _STOP:
+                self._pickle.torn_frame |= source.offset < self._frame_end < source.offset + _LONGEST_FRAME
                 self._pop()
                 return
             if code == _PROTO and start == self._pickle.start:
@@ -127,7 +131,11 @@ class Machine:
             step = _STEPS.get(code)
             if step is None:
                 raise Broken
-            step(self)
+            frame_end = self._frame_end
+            try:
+                step(self)
+            finally:
+                self._pickle.torn_frame |= start < frame_end < source.offset
 
     def _hurry(self) -> int:
         """Do the opcodes that most of a pickle is made of, as long as the piece at hand lasts; returns how many.
@@ -135,7 +143,10 @@ class Machine:
         They push a number or a short text, or remember it; all others wait for `_one`.
         """
         source, stack, memo, fixed, data = self._source, self._stack, self._memo, _FIXED, Kind.DATA
-        buffer, at, end, done, fence = source.buffer, source.at, source.end, 0, self._fence()
+        buffer, at, done, fence = source.buffer, source.at, 0, self._fence()
+        end = source.end
+        if self._frame_end > source.offset:
+            end = min(end, at + self._frame_end - source.offset)
         while at < end:
             code = buffer[at]
             if (width := fixed[code]) >= 0:
@@ -352,7 +363,7 @@ class Machine:
 
     def _decimal(self) -> int:
         try:
-            return int(self._source.line())
+            return int(self._source.line().partition(b"\0")[0])  # C's number ends with a NUL
         except ValueError:
             raise Broken from None
 
@@ -442,8 +453,10 @@ class Machine:
             raise Broken
 
     def _frame(self) -> None:
-        # C insists on a whole frame and Python on its borders; what lies where is the same for both.
-        self._source.take(8)
+        # Python refuses what lies across the end of a frame. C reading from a file drops the part within the frame, or
+        # does not, by the kind of file; nobody writes such a pickle but to let readers disagree.
+        self._pickle.torn_frame |= self._source.offset <= self._frame_end
+        self._frame_end = self._sized(8) + self._source.offset
 
     STEPS: ClassVar[dict[str, Callable[["Machine"], object]]] = {
         "(": _mark,  # MARK

@@ -1,5 +1,6 @@
 """A pickle names allowed globals only, whatever its file is called."""
 
+import re
 import sys
 from _compat_pickle import IMPORT_MAPPING
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from storage_proxy.verifiers.pickle_stream import (
 from storage_proxy.verifiers.policy import AllowPickle, Policy
 
 _MOST_FINDINGS = 100
+_TOP = re.compile("[.\\0]")
 # Modules that are surely there to be imported; of any other a text may merely seem to speak.
 _KNOWN_MODULES = (
     sys.stdlib_module_names | IMPORT_MAPPING.keys() | {"__main__", "torch", "numpy", "pip", "setuptools"}
@@ -75,9 +77,11 @@ class _Examined:
             self._find("pickle-refused", "is a pickle, and none is allowed")
         if pickle.calls_result:
             self._find("pickle-calls-result", "calls what it has made itself")
+        if pickle.torn_frame:
+            self._find("pickle-frame", "has a frame that unpicklers read differently")
         for named in pickle.globals.values():
             self._take_global(pickle, named)
-        if pickle.ending is Ending.BROKEN and (pickle.header or _does_something(pickle)):
+        if pickle.ending is Ending.BROKEN and (pickle.header or pickle.calls):
             self.gap = self.gap or f"the pickle breaks off at byte {pickle.end}, after it has named globals"
 
     def _take_global(self, pickle: Pickle, named: NamedGlobal) -> None:
@@ -86,9 +90,9 @@ class _Examined:
         if not named.computed and is_allowed(named.module, named.name, self._policy.allowed_globals):
             return
         severity: Severity = "block"
-        if not pickle.header and not named.called:
+        if not pickle.header and not pickle.calls:
             # The first lines of a text can look like this: "cat", "dog". To unpickle it would import a module.
-            known = named.module.partition(".")[0] in _KNOWN_MODULES
+            known = _TOP.split(named.module, maxsplit=1)[0] in _KNOWN_MODULES
             if not known and pickle.ending is Ending.BROKEN:
                 return
             severity = "block" if known and pickle.ending is Ending.STOP else "flag"
@@ -131,12 +135,8 @@ def _rule(named: NamedGlobal) -> str:
     return "pickle-dotted-name" if "." in named.name else "pickle-global"
 
 
-def _does_something(pickle: Pickle) -> bool:
-    return pickle.calls_result or any(named.called for named in pickle.globals.values())
-
-
 def _is_meant(pickle: Pickle) -> bool:
     """Whether somebody wrote a pickle here: a text that happens to read like one is none."""
     if pickle.header:
-        return pickle.ending is Ending.STOP or bool(pickle.globals)
-    return _does_something(pickle) or (pickle.ending is Ending.STOP and pickle.last)
+        return pickle.ending is Ending.STOP or pickle.does_something
+    return pickle.calls or (pickle.ending is Ending.STOP and pickle.last)

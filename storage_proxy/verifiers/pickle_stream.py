@@ -77,7 +77,8 @@ class Pickle:
     """What one pickle of a stream does. Offsets in bytes from where the stream was when its examination began.
 
     header: begins with PROTO, as all do that Python writes in protocols 2 to 5. last: nothing comes behind it.
-    calls_result: calls what an earlier call returned.
+    calls_result: calls what an earlier call returned. torn_frame: something lies across the end of a frame, which
+    unpicklers read differently.
     """
 
     start: int
@@ -87,7 +88,18 @@ class Pickle:
     header: bool = False
     last: bool = False
     calls_result: bool = False
+    torn_frame: bool = False
     globals: dict[tuple[str, str], NamedGlobal] = field(default_factory=dict)
+
+    @property
+    def does_something(self) -> bool:
+        """Whether reading it has an effect, if only that a module is imported."""
+        return bool(self.globals) or self.calls_result or self.torn_frame
+
+    @property
+    def calls(self) -> bool:
+        """Whether reading it calls something: no text does that by chance."""
+        return self.calls_result or any(named.called for named in self.globals.values())
 
 
 class Source:

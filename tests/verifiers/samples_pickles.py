@@ -26,8 +26,13 @@ def stack_global(module: str, name: str) -> bytes:
     return text(module) + text(name) + b"\x93"
 
 
+def frame(size: int) -> bytes:
+    return b"\x80\x04\x95" + struct.pack("<Q", size)
+
+
 def hostile() -> dict[str, bytes]:
     """Return pickles that reach code, by what they do; unpickling each resolves something that no allow-list has."""
+    called = stack_global("os", "getpid") + b")R."
     found = {f"protocol {number}": pickle.dumps(Harm(), number) for number in range(6)}
     found |= {
         "GLOBAL without header": _CALL + b".",
@@ -86,12 +91,20 @@ def hostile() -> dict[str, bytes]:
         "old name": b"\x80\x02c__builtin__\neval\n(U\x011tR.",
         "translated name": b"\x80\x02ccopy_reg\n_reconstructor\n(tR.",
         "unusual whitespace in GET": b"\x80\x02" + _GLOBAL + b"p 1 \n0g+1\n)R.",
-        "frame too long": b"\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00"
-        + stack_global("os", "getpid")
-        + b")R.",
-        "frame too short": b"\x80\x04\x95\x01\x00\x00\x00\x00\x00\x00\x00"
-        + stack_global("os", "getpid")
-        + b")R.",
+        "NUL in a module's name": b"(ios\x00x\ngetpid\n.",
+        "NUL in GET": b"\x80\x02" + _GLOBAL + b"p7\x00x\n0g7\n)R.",
+        "frame too long": frame(255) + stack_global("os", "getpid") + b")R.",
+        "frame too short": frame(1) + stack_global("os", "getpid") + b")R.",
+        "frame that cuts a number": b"\x80\x04"
+        + text("os")
+        + b"q\x03"
+        + frame(2)[2:]
+        + b"j\x01"
+        + b"\x03\x00\x00\x00"
+        + text("getpid")
+        + b"\x93)R.",
+        "frame that cuts a line": frame(9) + text("os") + b"\x94g1" + b"0\n" + text("getpid") + b"\x93)R.",
+        "frame within a frame": frame(12) + frame(len(called))[2:] + b"NNN" + called,
         "calls a result": b"\x80\x02ccollections\nOrderedDict\n)R)R.",
         "persistent id as callable": b"\x80\x02X\x01\x00\x00\x00aQ)R.",
         "in an argument": pickle.dumps(collections.OrderedDict(a=[{"b": (Harm(),)}]), 4),
