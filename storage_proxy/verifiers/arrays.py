@@ -14,38 +14,55 @@ MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 1 << 16
 _PLAIN_TYPE = re.compile(r"[<>=|]?([?bhilqpBHILQPefdgFDGSUVaMmcnN])(\d*)(\[[^\]]{1,40}\])?")
 _WIDE_CHARACTER = 4
+_PIECE = 1 << 20
 _NO_WIDTH = {"?": 1, "b": 1, "B": 1, "c": 1}
 
 
-def examine_array(content: Content) -> Content | None:
-    """Check the header; return the pickle behind it where the array holds Python objects.
+def examine_arrays(content: Content) -> Content | None:
+    """Check the array, and those that follow it; return the pickle behind the header of the first that holds Python objects.
 
-    Raises `Broken` where the header cannot be read or the numbers are cut short.
+    Raises `Broken` where a header cannot be read or the numbers are cut short.
     """
-    start = content.read_at(0, 12)
-    if len(start) < 10 or start[6] not in {1, 2, 3}:
+    at, size = 0, content.size
+    while at < size:
+        content.budget.check_time()
+        start = content.read_at(at, 12)
+        if not start.startswith(MAGIC):
+            content.block("npy-trailing", "format", "bytes follow the array")
+            return None
+        begin, header = _header(content, at, start)
+        width, items = _described(header)
+        if width is None:
+            _refuse_more(content, begin)
+            return content.part(begin, size - begin)
+        at = begin + width * items
+        if at > size:
+            raise Broken("the array is cut short")
+    return None
+
+
+def _header(content: Content, at: int, start: bytes) -> tuple[int, bytes]:
+    """Return where the numbers begin, and the text that describes them."""
+    if len(start) < 12 or start[6] not in {1, 2, 3}:
         raise Broken("the array's header cannot be read")
     width = 2 if start[6] == 1 else 4
     length = int.from_bytes(start[8 : 8 + width], "little")
     if length > _LONGEST_HEADER:
         raise Broken("the array's header is longer than 64 KiB")
-    begin = 8 + width + length
-    header = content.read_at(8 + width, length)
+    header = content.read_at(at + 8 + width, length)
     if len(header) < length:
         raise Broken("the array's header is cut short")
-    described, items = _described(header)
-    rest = content.size - begin
-    if described is None:
-        return content.part(begin, rest)
-    if rest < described * items:
-        raise Broken("the array is cut short")
-    if (
-        rest > described * items
-        and content.depth == 0
-        and not content.read_at(begin + described * items, 6).startswith(MAGIC)
-    ):
-        content.block("npy-trailing", "format", "bytes follow the array")
-    return None
+    return at + 8 + width + length, header
+
+
+def _refuse_more(content: Content, at: int) -> None:
+    """Leave a gap where arrays follow one of Python objects: where its pickle ends is not known here."""
+    while piece := content.read_at(at, _PIECE + len(MAGIC)):
+        content.budget.check_time()
+        if MAGIC in piece:
+            content.gap("arrays follow one of Python objects")
+            return
+        at += _PIECE
 
 
 def _described(header: bytes) -> tuple[int | None, int]:

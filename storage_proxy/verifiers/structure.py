@@ -4,7 +4,7 @@ from collections import deque
 from typing import BinaryIO
 
 from storage_proxy.verifiers import pickle_stream
-from storage_proxy.verifiers.arrays import examine_array
+from storage_proxy.verifiers.arrays import examine_arrays
 from storage_proxy.verifiers.base import FileResult, SandboxedVerifier
 from storage_proxy.verifiers.containers import CONTAINERS, walk
 from storage_proxy.verifiers.disguise import examine_disguise, is_called_text
@@ -75,7 +75,7 @@ def _look(content: Content) -> Kind:
 
 def _examine(content: Content, kind: Kind, head: bytes) -> None:
     if kind is Kind.NPY:
-        pickled = examine_array(content)
+        pickled = examine_arrays(content)
         if pickled is not None:
             _examine_pickles(pickled)
             if pickled.read_at(0, 1) != _PROTOCOL:

@@ -35,6 +35,7 @@ class ZipWriter:
         mode: int = 0,
         at: int | None = None,
         descriptor: bool = False,
+        extra: bytes = b"",
     ) -> "ZipWriter":
         packed = data
         if method == 8:
@@ -50,9 +51,9 @@ class ZipWriter:
             self.body += struct.pack(
                 "<4s5H3L2H",
                 *(b"PK\3\4", 20, flags if local_flags is None else local_flags, method, 0, 0),
-                *(*numbers, len(local_name), 0),
+                *(*numbers, len(local_name), len(extra)),
             )
-            self.body += local_name + packed
+            self.body += local_name + extra + packed
             if descriptor:
                 self.body += struct.pack("<4s3L", b"PK\7\x08", crc, len(packed), size)
         self.directory += struct.pack(
@@ -81,12 +82,18 @@ def zipped(members: Mapping[str, bytes], method: int = 0) -> bytes:
 
 
 def torch_zip(pickle: bytes = SAFE_PICKLE, pickle_name: str = "archive/data.pkl") -> bytes:
-    """As PyTorch writes it: stored, sizes behind the content."""
+    """As PyTorch writes it: stored, sizes behind the content, which is aligned to 64 bytes by an extra field."""
     writer = ZipWriter()
-    writer.add(pickle_name.encode(), pickle, descriptor=True, flags=0x800)
-    writer.add(b"archive/byteorder", b"little", descriptor=True, flags=0x800)
-    writer.add(b"archive/data/0", bytes(range(256)) * 4, descriptor=True, flags=0x800)
-    writer.add(b"archive/version", b"3\n", descriptor=True, flags=0x800)
+    for name, data in [
+        (pickle_name.encode(), pickle),
+        (b"archive/byteorder", b"little"),
+        (b"archive/data/0", bytes(range(256)) * 4),
+        (b"archive/version", b"3\n"),
+        (b"archive/.data/serialization_id", b"0" * 40),
+    ]:
+        padding = -(len(writer.body) + 34 + len(name)) % 64
+        extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        writer.add(name, data, descriptor=True, flags=0x800, extra=extra)
     return writer.finish()
 
 

@@ -65,6 +65,7 @@ def with_zipfile(
         ("m.zip", with_zipfile("p", EVIL_PICKLE, zipfile.ZIP_BZIP2), "p"),
         ("a.npy", make.npy(EVIL_PICKLE, "'|O'", "(1,)"), None),
         ("a.npy", make.npy(EVIL_PICKLE, "[('a', '<f4'), ('b', '|O')]", "(1,)"), None),
+        ("a.npy", make.npy(bytes(16)) + make.npy(EVIL_PICKLE, "'|O'"), None),
         ("a.npz", make.zipped({"a.npy": make.npy(EVIL_PICKLE, "'O'", "()")}), "a.npy"),
         ("m.tar", make.tar({"sys_info": SAFE_PICKLE, "pickle": EVIL_PICKLE}), "pickle"),
         ("m.bin", make.tar({"": b"", "pickle": EVIL_PICKLE}, magic=b""), "pickle"),
@@ -246,3 +247,6 @@ def test_a_broken_container_is_not_covered() -> None:
     assert verdict(examine("m.gz", gzip.compress(b"text" * 100)[:-9])) == "incomplete"
     assert verdict(examine("m.tar", make.tar({"a": b"text" * 1000})[:1000])) == "incomplete"
     assert verdict(examine("m.npy", make.npy(bytes(15)))) == "incomplete"
+    objects = make.npy(SAFE_PICKLE, "'|O'")
+    assert verdict(examine("m.npy", objects)) == "clean"
+    assert verdict(examine("m.npy", objects + make.npy(EVIL_PICKLE, "'|O'"))) == "incomplete"
