@@ -38,6 +38,7 @@ from manager.models import (
     utc_now,
 )
 from manager.revision_status import FROM_WHICH_PULLING, announce, insist_on_one_place, status_before
+from manager.room import QuotaPlace, insist_on_quota
 from manager.settings import Settings
 from manager.tasks import lock_tasks, open_tasks
 from proxy_client import wire
@@ -98,6 +99,18 @@ class _Destination:
         """Return what makes two open imports of one revision the same import."""
         return f"{self.place}/{path}" if self.vfolder else self.place
 
+    @property
+    def quota(self) -> QuotaPlace:
+        """What limits how much may come here."""
+        if self.vfolder is not None:
+            return QuotaPlace.of_vfolder(self.vfolder.vfolder)
+        return QuotaPlace(self.proxy, storage_name=self.storage_name)
+
+    @property
+    def field(self) -> str:
+        """The input to change where there is no room here."""
+        return IDS_FIELD if self.vfolder is None else "input.vfolderId"
+
 
 class ArtifactRevisionService:
     """Imports revisions, cancels imports and begins them again."""
@@ -122,7 +135,8 @@ class ArtifactRevisionService:
         Returns the revisions in the order of the request, with artifact and registry loaded, and each task
         with its revision.
 
-        Raises `BadRequest`, `NotFound`, `Forbidden`, `Conflict` or `UnsupportedRegistry`, naming the field.
+        Raises `BadRequest`, `NotFound`, `Forbidden`, `Conflict`, `QuotaExceeded` or `UnsupportedRegistry`, naming the
+        field.
         """
         check_request(revision_ids, vfolder_id, options)
         async with self._database.begin() as session:
@@ -137,6 +151,7 @@ class ArtifactRevisionService:
             ]
             tasks, new = await open_tasks(session, wanted, options.on_conflict)
             if new:
+                await insist_on_quota(session, destination.quota, new, field=destination.field)
                 if destination.vfolder is None:
                     await session.execute(
                         update(ArtifactRevision)

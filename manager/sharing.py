@@ -59,7 +59,7 @@ class Sharing:
                 raise Conflict("the folder's owner has it already; invite somebody else", field="input.email")
             if user is not None and await session.get(VFolderGrant, (vfolder_id, user.id)) is not None:
                 raise Conflict(
-                    "the folder is shared with this address already; change it with setVfolderPermission",
+                    "the folder is shared with this address already; change the permission instead",
                     field="input.email",
                 )
             invitation: VFolderInvitation | None = await session.scalar(

@@ -16,6 +16,7 @@ from manager.models import (
     ProjectType,
     UserRole,
     UserStatus,
+    VFolderInvitationState,
     VFolderOwnershipType,
     VFolderPermission,
     VFolderStatus,
@@ -36,8 +37,11 @@ __all__ = [
     "ImportTaskStatus",
     "OrderDirection",
     "ProjectType",
+    "UserPermission",
     "UserRole",
     "UserStatus",
+    "VFolderHostPermission",
+    "VFolderInvitationState",
     "VFolderOwnershipType",
     "VFolderPermission",
     "VFolderStatus",
@@ -81,6 +85,31 @@ class ArtifactRevisionOrderField(enum.StrEnum):
     STATUS = "STATUS"
 
 
+class UserPermission(enum.StrEnum):
+    """What a user may do beyond the role; ARTIFACT_IMPORT lets a user fill the artifact storage."""
+
+    ARTIFACT_IMPORT = "ARTIFACT_IMPORT"
+
+    @property
+    def row_value(self) -> str:
+        """How a row writes it, `artifact:import`."""
+        return self.value.lower().replace("_", ":")
+
+
+class VFolderHostPermission(enum.StrEnum):
+    """What may be done on a host: make folders, import into them, read their files, delete them."""
+
+    CREATE_VFOLDER = "CREATE_VFOLDER"
+    UPLOAD_FILE = "UPLOAD_FILE"
+    DOWNLOAD_FILE = "DOWNLOAD_FILE"
+    DELETE_VFOLDER = "DELETE_VFOLDER"
+
+    @property
+    def row_value(self) -> str:
+        """How a row writes it, `upload-file`."""
+        return self.value.lower().replace("_", "-")
+
+
 for _kind in (
     ArtifactAvailability,
     ArtifactOrderField,
@@ -95,8 +124,11 @@ for _kind in (
     ImportTaskStatus,
     OrderDirection,
     ProjectType,
+    UserPermission,
     UserRole,
     UserStatus,
+    VFolderHostPermission,
+    VFolderInvitationState,
     VFolderOwnershipType,
     VFolderPermission,
     VFolderStatus,

@@ -8,12 +8,17 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from manager.graphql.artifacts import ArtifactMutation, ArtifactQuery
+from manager.graphql.audit import AuditQuery
 from manager.graphql.context import Context
-from manager.graphql.errors import presented
+from manager.graphql.errors import ErrorCode, presented
+from manager.graphql.hosts import HostMutation, HostQuery
 from manager.graphql.lifecycle import LifecycleMutation
 from manager.graphql.limits import RequestLimits
+from manager.graphql.projects import ProjectMutation, ProjectQuery
+from manager.graphql.quota import QuotaMutation, QuotaQuery
 from manager.graphql.registries import RegistryMutation, RegistryQuery
 from manager.graphql.scalars import SCALARS
+from manager.graphql.sharing import SharingMutation, SharingQuery
 from manager.graphql.storages import StorageMutation, StorageQuery
 from manager.graphql.subscriptions import Subscription
 from manager.graphql.tasks import TaskMutation, TaskQuery
@@ -29,6 +34,11 @@ class Query(
     VFolderQuery,
     TaskQuery,
     UserQuery,
+    ProjectQuery,
+    SharingQuery,
+    HostQuery,
+    QuotaQuery,
+    AuditQuery,
 ):
     """What can be asked."""
 
@@ -42,6 +52,10 @@ class Mutation(
     VFolderMutation,
     TaskMutation,
     UserMutation,
+    ProjectMutation,
+    SharingMutation,
+    HostMutation,
+    QuotaMutation,
 ):
     """What can be done."""
 
@@ -62,6 +76,7 @@ schema = Schema(
     query=Query,
     mutation=Mutation,
     subscription=Subscription,
+    types=[ErrorCode],
     config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=False),
     extensions=[RequestLimits],
 )

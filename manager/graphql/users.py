@@ -20,7 +20,7 @@ from manager.graphql.connections import (
     page_request,
 )
 from manager.graphql.context import Info
-from manager.graphql.enums import UserRole, UserStatus
+from manager.graphql.enums import UserPermission, UserRole, UserStatus
 from manager.graphql.fields import Node, column, field, mutation
 from manager.graphql.ids import parse_id
 from manager.graphql.loaders import kept
@@ -38,6 +38,15 @@ class User(Node):
     role: UserRole = column("role", "What it may do beyond its own folders.")
     status: UserStatus = column("status", "Whether its tokens are accepted.")
     created_at: datetime = column("created_at", "When it was created.")
+
+    @field("What it may do beyond its role; null for anybody but oneself and administrators.")
+    async def permissions(self, info: Info) -> list[UserPermission] | None:
+        """Load what was granted."""
+        caller = info.context.caller
+        if not caller.is_admin and caller.user_id != self.row.id:
+            return None
+        granted = await info.context.loaders.user_permissions.load(self.row.id)
+        return [each for each in UserPermission if each.row_value in granted]
 
 
 @strawberry.type(description="A token of a user's, without its value, which nobody can read again.")
@@ -91,6 +100,51 @@ class SetUserStatusPayload:
     user: User = strawberry.field(description="The user.")
 
 
+@strawberry.input(description="Which user, and what becomes of it.")
+class SetUserRoleInput:
+    """Which user, and what becomes of it."""
+
+    user_id: strawberry.ID = strawberry.field(description="The user's id.")
+    role: UserRole = strawberry.field(description="What it may do beyond its own folders from now on.")
+
+
+@strawberry.type(description="The user as it is now.")
+class SetUserRolePayload:
+    """The user as it is now."""
+
+    user: User = strawberry.field(description="The user.")
+
+
+@strawberry.input(description="Which user, and which permission.")
+class GrantUserPermissionInput:
+    """Which user, and which permission."""
+
+    user_id: strawberry.ID = strawberry.field(description="The user's id.")
+    permission: UserPermission = strawberry.field(description="What it may do from now on.")
+
+
+@strawberry.type(description="The user as it is now.")
+class GrantUserPermissionPayload:
+    """The user as it is now."""
+
+    user: User = strawberry.field(description="The user.")
+
+
+@strawberry.input(description="Which user, and which permission.")
+class RevokeUserPermissionInput:
+    """Which user, and which permission."""
+
+    user_id: strawberry.ID = strawberry.field(description="The user's id.")
+    permission: UserPermission = strawberry.field(description="What it may do no more.")
+
+
+@strawberry.type(description="The user as it is now.")
+class RevokeUserPermissionPayload:
+    """The user as it is now."""
+
+    user: User = strawberry.field(description="The user.")
+
+
 @strawberry.input(description="A new token.")
 class CreateTokenInput:
     """A new token."""
@@ -110,6 +164,46 @@ class CreateTokenPayload:
 
     id: strawberry.ID = strawberry.field(description="The token's id, for revokeToken.")
     token: str = strawberry.field(description="The token itself. It is shown this once and kept nowhere.")
+
+
+@strawberry.input(description="Which token is replaced.")
+class RotateTokenInput:
+    """Which token is replaced."""
+
+    id: strawberry.ID = strawberry.field(description="The id of the token that is replaced.")
+    expires_at: datetime | None = strawberry.field(
+        default=None,
+        description="When the new one ends to be accepted; without it, it lives as long as the old one was to live.",
+    )
+    keep_until: datetime | None = strawberry.field(
+        default=None,
+        description="Until when the old one is accepted beside the new one; without it, it is refused at once.",
+    )
+
+
+@strawberry.type(description="The token that takes the place of another one.")
+class RotateTokenPayload:
+    """The token that takes the place of another one."""
+
+    id: strawberry.ID = strawberry.field(description="The new token's id.")
+    token: str = strawberry.field(description="The token itself. It is shown this once and kept nowhere.")
+
+
+@strawberry.input(description="Which token, and its end.")
+class SetTokenExpiryInput:
+    """Which token, and its end."""
+
+    id: strawberry.ID = strawberry.field(description="The token's id.")
+    expires_at: datetime | None = strawberry.field(
+        default=None, description="When it ends to be accepted; never without it."
+    )
+
+
+@strawberry.type(description="The token as it is now.")
+class SetTokenExpiryPayload:
+    """The token as it is now."""
+
+    token: Token = strawberry.field(description="The token.")
 
 
 @strawberry.input(description="Which token.")
@@ -221,6 +315,48 @@ class UserMutation:
         row = await context.services.users.set_user_status(context.caller, user_id, asked.status)
         return SetUserStatusPayload(user=User(row=row))
 
+    @mutation(
+        "Make a user an administrator, or an administrator a user. For administrators; one active one stays."
+    )
+    async def set_user_role(
+        self,
+        info: Info,
+        asked: Annotated[SetUserRoleInput, strawberry.argument(name="input", description="Which user.")],
+    ) -> SetUserRolePayload:
+        """Set a user's role."""
+        context = info.context
+        user_id = parse_id(asked.user_id, "User", field="input.userId")
+        row = await context.services.users.set_user_role(context.caller, user_id, asked.role)
+        return SetUserRolePayload(user=User(row=row))
+
+    @mutation("Permit a user something beyond its role. For administrators.")
+    async def grant_user_permission(
+        self,
+        info: Info,
+        asked: Annotated[
+            GrantUserPermissionInput, strawberry.argument(name="input", description="Which user.")
+        ],
+    ) -> GrantUserPermissionPayload:
+        """Grant a permission."""
+        context = info.context
+        user_id = parse_id(asked.user_id, "User", field="input.userId")
+        row = await context.services.users.grant(context.caller, user_id, asked.permission.row_value)
+        return GrantUserPermissionPayload(user=User(row=row))
+
+    @mutation("Take back what a user was permitted beyond its role. For administrators.")
+    async def revoke_user_permission(
+        self,
+        info: Info,
+        asked: Annotated[
+            RevokeUserPermissionInput, strawberry.argument(name="input", description="Which user.")
+        ],
+    ) -> RevokeUserPermissionPayload:
+        """Revoke a permission."""
+        context = info.context
+        user_id = parse_id(asked.user_id, "User", field="input.userId")
+        row = await context.services.users.revoke(context.caller, user_id, asked.permission.row_value)
+        return RevokeUserPermissionPayload(user=User(row=row))
+
     @mutation("Create a token: one's own, or for administrators anybody's.")
     async def create_token(
         self,
@@ -234,6 +370,34 @@ class UserMutation:
             context.caller, user_id, asked.name, asked.expires_at
         )
         return CreateTokenPayload(id=strawberry.ID(str(token_id)), token=token)
+
+    @mutation("Replace a token by a new one: one's own, or for administrators anybody's.")
+    async def rotate_token(
+        self,
+        info: Info,
+        asked: Annotated[RotateTokenInput, strawberry.argument(name="input", description="Which token.")],
+    ) -> RotateTokenPayload:
+        """Replace a token."""
+        context = info.context
+        made, token = await context.services.users.rotate_token(
+            context.caller,
+            parse_id(asked.id, "Token", field="input.id"),
+            expires_at=asked.expires_at,
+            keep_until=asked.keep_until,
+        )
+        return RotateTokenPayload(id=strawberry.ID(str(made)), token=token)
+
+    @mutation("Let a token that is accepted end at another time: one's own, or for administrators anybody's.")
+    async def set_token_expiry(
+        self,
+        info: Info,
+        asked: Annotated[SetTokenExpiryInput, strawberry.argument(name="input", description="Which token.")],
+    ) -> SetTokenExpiryPayload:
+        """Set a token's end."""
+        context = info.context
+        token_id = parse_id(asked.id, "Token", field="input.id")
+        row = await context.services.users.set_token_expiry(context.caller, token_id, asked.expires_at)
+        return SetTokenExpiryPayload(token=Token(row=row))
 
     @mutation("Revoke a token: one's own, or for administrators anybody's.")
     async def revoke_token(

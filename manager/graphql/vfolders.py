@@ -1,4 +1,4 @@
-"""Folders, their volumes and projects."""
+"""Folders and their volumes."""
 
 import asyncio
 from datetime import datetime
@@ -22,7 +22,6 @@ from manager.graphql.connections import (
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import (
-    ProjectType,
     VFolderOwnershipType,
     VFolderPermission,
     VFolderStatus,
@@ -31,6 +30,7 @@ from manager.graphql.enums import (
 from manager.graphql.fields import Node, column, field, mutation
 from manager.graphql.ids import parse_id
 from manager.graphql.loaders import SeenVFolder, kept
+from manager.graphql.projects import Project
 from manager.graphql.scalars import ByteSize
 from manager.paging import Order, SortKey
 from proxy_client import wire
@@ -38,16 +38,6 @@ from proxy_client.errors import StowageError
 
 # Seconds that a list waits for a proxy before it shows its folders without their usage.
 USAGE_TIMEOUT = 5.0
-
-
-@strawberry.type(description="A group of users that owns folders together.")
-class Project(Node):
-    """A group of users that owns folders together; holds its row."""
-
-    row: strawberry.Private[models.Project]
-
-    name: str = column("name", "The project's name.")
-    type: ProjectType = column("type", "Whether its folders are a store of models for everybody.")
 
 
 @strawberry.type(description="What a folder holds.")

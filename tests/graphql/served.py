@@ -49,6 +49,14 @@ class WireProxy:
         self.deleted: list[str] = []
         self.files: list[Json] = []
         self.models: dict[str, Json] = {}
+        self.used: dict[str, int] = {}
+        self.limits: dict[str, int | None] = {}
+        self.decided: list[tuple[UUID, str]] = []
+        self.configuration: Json = {}
+        self.checks: list[Json] = []
+        self.check_fault: tuple[Json, int] | None = None
+        self.unpublished: list[tuple[str, Json]] = []
+        self.presigned: list[tuple[str, Json]] = []
         self.down = False
         self.app = Starlette(
             routes=[
@@ -56,7 +64,15 @@ class WireProxy:
                 Route("/imports/events", self._events),
                 Route("/imports/{task:uuid}", self._report),
                 Route("/imports/{task:uuid}/cancel", self._cancel, methods=["POST"]),
+                Route("/imports/{task:uuid}/approve", self._decide, methods=["POST"]),
+                Route("/imports/{task:uuid}/reject", self._decide, methods=["POST"]),
+                Route("/configuration", self._configuration, methods=["GET", "PUT"]),
+                Route("/configuration/check", self._check, methods=["POST"]),
+                Route("/artifact-storages/{name}/unpublish", self._unpublish, methods=["POST"]),
+                Route("/artifact-storages/{name}/presign", self._presign, methods=["POST"]),
                 Route("/volumes", self._volumes),
+                Route("/volumes/{v}/quota-scopes/{scope}", self._quota_scope, methods=["GET", "PUT"]),
+                Route("/artifact-storages", self._storages),
                 Route("/volumes/{v}/quota-scopes/{scope}/vfolders", self._make_folder, methods=["POST"]),
                 Route(
                     "/volumes/{v}/quota-scopes/{scope}/vfolders/{f}", self._delete_folder, methods=["DELETE"]
@@ -106,9 +122,43 @@ class WireProxy:
         self.cancelled.append(request.path_params["task"])
         return Response(status_code=202)
 
+    async def _decide(self, request: Request) -> Response:
+        self.decided.append((request.path_params["task"], request.url.path.rpartition("/")[2]))
+        return Response(status_code=202)
+
+    async def _configuration(self, request: Request) -> Response:
+        if request.method == "PUT":
+            self.configuration = await request.json()
+        return JSONResponse({"digest": None})
+
+    async def _check(self, request: Request) -> Response:
+        self.checks.append(await request.json())
+        return JSONResponse(*self.check_fault) if self.check_fault else Response(status_code=204)
+
+    async def _unpublish(self, request: Request) -> Response:
+        self.unpublished.append((request.path_params["name"], await request.json()))
+        return Response(status_code=204)
+
+    async def _presign(self, request: Request) -> Response:
+        order = await request.json()
+        self.presigned.append((request.path_params["name"], order))
+        return JSONResponse(
+            {"url": f"http://s3.invalid/{order['path']}/{order['key']}", "fields": {"a": "b"}}
+        )
+
     async def _volumes(self, _request: Request) -> Response:
         volume = {"name": "volume1", "backend": "vfs", "capabilities": ["quota"], "total_bytes": 1 << 40}
         return JSONResponse([volume])
+
+    async def _quota_scope(self, request: Request) -> Response:
+        scope = request.path_params["scope"]
+        if request.method == "PUT":
+            self.limits[scope] = (await request.json())["limit_bytes"]
+        used, limit = self.used.get(scope, 0), self.limits.get(scope)
+        return JSONResponse({"quota_scope": scope, "used_bytes": used, "limit_bytes": limit})
+
+    async def _storages(self, _request: Request) -> Response:
+        return JSONResponse([{"name": "archive", "type": "vfs"}])
 
     async def _make_folder(self, request: Request) -> Response:
         self.folders.append((await request.json())["folder"])
@@ -263,9 +313,14 @@ class Manager:
 def settings_in(directory: Path, database_url: str) -> Settings:
     (directory / "database-url").write_text(database_url)
     (directory / "secret").write_text(f"{SECRET}\n")
+    (directory / "key").write_text("k" * 32)
     return Settings.model_validate(
         {
-            "manager": {"database-file": directory / "database-url", "database-pool": 4},
+            "manager": {
+                "database-file": directory / "database-url",
+                "database-pool": 4,
+                "key-file": directory / "key",
+            },
             "storage-proxies": {
                 "local": {"url": "http://proxy.invalid", "secret-file": directory / "secret"}
             },
