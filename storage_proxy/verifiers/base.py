@@ -5,14 +5,13 @@ parses a stranger's bytes), `FileVerifier` (asynchronous: it asks a service) and
 It says what it found, and of each file whether it was looked at wholly: silence about a file is never a pass.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
-from proxy_client.wire import Finding, VerificationReport
-from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagingArea
+from proxy_client.wire import Finding
+from storage_proxy.storages.base import Digests, PlannedFile
 from storage_proxy.verifiers.policy import Policy
 
 Verdict = Literal["clean", "flagged", "incomplete", "blocked"]
@@ -146,18 +145,3 @@ def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
         for char in cut
     )
-
-
-async def verify(
-    verifiers: Sequence[AbstractVerifier],
-    plan: ImportPlan,
-    digests: Mapping[str, Digests],
-    staging: StagingArea,  # noqa: ARG001 -- verifiers that need bytes are given files
-) -> VerificationReport:
-    """Run tree verifiers over what is known of the files; see `storage_proxy.verifiers.verification`."""
-    from storage_proxy.verifiers.verification import Verification  # noqa: PLC0415 -- which needs this module
-
-    verification = Verification(verifiers, Policy(), plan.files)
-    for path, found in digests.items():
-        await verification.file(StagedFile(path, found.size, found, lambda: open(os.devnull, "rb")))  # noqa: PTH123, SIM115 -- never called
-    return await verification.conclude()

@@ -103,7 +103,7 @@ def hostile() -> dict[str, bytes]:
         + b"\x03\x00\x00\x00"
         + text("getpid")
         + b"\x93)R.",
-        "frame that cuts a line": frame(9) + text("os") + b"\x94g1" + b"0\n" + text("getpid") + b"\x93)R.",
+        "frame that cuts a line": frame(7) + text("os") + b"\x94g1" + b"0\n" + text("getpid") + b"\x93)R.",
         "frame within a frame": frame(12) + frame(len(called))[2:] + b"NNN" + called,
         "calls a result": b"\x80\x02ccollections\nOrderedDict\n)R)R.",
         "persistent id as callable": b"\x80\x02X\x01\x00\x00\x00aQ)R.",

@@ -12,6 +12,7 @@ import pickle
 import resource
 import sys
 from _compat_pickle import IMPORT_MAPPING
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any, Self
@@ -82,7 +83,7 @@ def watched(base: Any) -> Any:
     return Watched
 
 
-UNPICKLERS = [
+UNPICKLERS: list[Callable[[bytes], Any]] = [
     lambda content: watched(pickle.Unpickler)(io.BytesIO(content)),
     lambda content: watched(pickle.Unpickler)(io.BufferedReader(io.BytesIO(content))),  # looks ahead
     lambda content: watched(pickle._Unpickler)(io.BytesIO(content)),
