@@ -119,11 +119,18 @@ def examine_embedded(content: Content) -> None:
     while at < size:
         content.budget.check_time()
         piece = content.read_at(at, _PIECE + 4096)
-        match = _NEEDLE.search(piece)
+        match = _NEEDLE.search(piece) if b"class_name" in piece or b"\\u00" in piece else None
         if match is None or match.start() >= _PIECE:
             at += _PIECE
             continue
         at = _examine_around(content, at + match.start(), at + match.end())
+
+
+def _parsed(text: str) -> list[Any]:
+    try:
+        return parse_json(text)
+    except ValueError:
+        return []
 
 
 def _examine_around(content: Content, begin: int, end: int) -> int:
@@ -141,10 +148,9 @@ def _examine_around(content: Content, begin: int, end: int) -> int:
         except (ValueError, RecursionError):
             continue
         if start + length > inner:
-            for parsed in parse_json(text[:length]):
+            for parsed in _parsed(text[:length]) or [value]:
                 examine_keras(parsed, content)
             return max(end, window_at + start + length)
-        del value
     if _LAMBDA.search(window[max(0, inner - 64) : inner + 4096]):
         content.block("keras-lambda", "format", "the model has a Lambda layer, which is Python bytecode")
     content.gap("a Keras configuration in it cannot be read")

@@ -1,5 +1,6 @@
 """Text that a loader reads: JSON configurations, chat templates, YAML, graphs as text, and code of the model's own."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ _LONGEST_GRAPH_TEXT = 64 << 20
 _PIECE = 1 << 20
 _OVERLAP = 1 << 12
 _TEMPLATE_SUFFIXES = frozenset({".jinja", ".jinja2", ".j2"})
-_CODE_SUFFIXES = frozenset({".py", ".pyw", ".pyc", ".pyi"} - {".pyi"})
+_CODE_SUFFIXES = frozenset({".py", ".pyw", ".pyc"})
 _GRAPH_SUFFIXES = frozenset({".pbtxt", ".prototxt"})
 _PYTHON_SHEBANG = re.compile(rb"#!.*python", re.IGNORECASE)
 _YAML_TAG = re.compile(rb"!!python/|tag:yaml\.org,2002:python/|!%21python")
@@ -63,7 +64,7 @@ def examine_text(content: Content, head: bytes) -> None:
 
 def _examine_code(content: Content, head: bytes) -> None:
     """Note Python that lies beside the model. TorchScript keeps text with Python's suffix below `code/`, which nobody imports."""
-    is_torchscript = content.depth > 0 and "/code/" in f"/{content.name}"
+    is_torchscript = content.depth > 0 and "/code/__torch__" in content.name
     if (content.suffix in _CODE_SUFFIXES and not is_torchscript) or _PYTHON_SHEBANG.match(head[:256]):
         content.remote_code("python-file", "a Python file lies beside the model")
 
@@ -79,7 +80,7 @@ def _examine_template_file(content: Content) -> None:
 def _examine_json(content: Content) -> None:
     data = content.read_at(0, LONGEST_JSON + 1)
     if len(data) <= LONGEST_JSON:
-        text = data.decode("utf-8-sig", "replace")
+        text = data.decode(json.detect_encoding(data), "replace")
         try:
             values = parse_json(text)
         except ValueError:

@@ -124,6 +124,7 @@ def test_a_container_that_cannot_be_opened_is_not_covered(name: str, magic: byte
         ("config.json", b'{"auto_map": {"A": "b.C"}, "auto_map": {}}'),
         ("nested/any.json", b'{"x": [{"auto_map": {"AutoModel": "a.B"}}]}'),
         ("config.json", b'{"custom_pipelines": {"x": {"impl": "pipe.Pipe"}}}'),
+        ("config.json", '{"auto_map": {"AutoModel": "modeling_x.XModel"}}'.encode("utf-16")),
         ("modeling_x.py", b"import torch\n"),
         ("__pycache__/x.pyc", b"\xa7\x0d\r\n" + bytes(60)),
         ("convert", b"#!/usr/bin/env python3\nprint()\n"),
@@ -142,6 +143,7 @@ def test_code_that_a_loader_runs_is_judged_by_the_policy(
 
 def test_torchscript_is_no_python_beside_the_model() -> None:
     assert verdict(examine("m.pt", make.zipped({"m/code/__torch__.py": b"class A(Module):\n"}))) == "clean"
+    assert verdict(examine("m.mar", make.zipped({"m/code/handler.py": b"import os\n"}))) == "flagged"
 
 
 @pytest.mark.parametrize(
