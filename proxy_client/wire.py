@@ -233,7 +233,10 @@ class VerificationReport(_Answer):
 
 
 class ImportReport(_Answer):
-    """The whole state of one import. `sequence` grows with every change of any import of the proxy; sizes in bytes."""
+    """The whole state of one import. `sequence` grows with every change of any import of the proxy; sizes in bytes.
+
+    `bytes_reused` are those of `bytes_done` that the proxy had already and copied.
+    """
 
     task_id: UUID
     request_id: str
@@ -243,6 +246,7 @@ class ImportReport(_Answer):
     files_total: int | None = None
     bytes_done: int = 0
     bytes_total: int | None = None
+    bytes_reused: int = 0
     bytes_per_second: float | None = None
     commit: str | None = None
     verification: VerificationReport | None = None

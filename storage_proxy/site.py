@@ -7,6 +7,7 @@ from typing import Self
 
 from storage_proxy.auth import ManagerAuthorizer
 from storage_proxy.imports.fetch import Engine
+from storage_proxy.imports.holdings import Holdings
 from storage_proxy.imports.jobs import ImportJobs
 from storage_proxy.imports.pipeline import ImportPipeline
 from storage_proxy.registries.huggingface import HuggingFaceRegistry
@@ -23,6 +24,13 @@ from storage_proxy.volumes.pool import VolumePool
 _BUFFERS = 64  # of 512 KiB each, for all imports of a worker
 
 
+@dataclass
+class Share:
+    """How many workers share the proxy's connections; each worker looks every now and then."""
+
+    workers: int = 1
+
+
 @dataclass(frozen=True)
 class Site:
     """One storage proxy's volumes, artifact storages, registries and imports."""
@@ -33,6 +41,7 @@ class Site:
     registries: dict[str, HuggingFaceRegistry]
     jobs: ImportJobs
     pipeline: ImportPipeline
+    share: Share
 
     @classmethod
     @asynccontextmanager
@@ -45,8 +54,10 @@ class Site:
             for name, section in settings.artifact_registries.items()
         }
         authorizer = ManagerAuthorizer(settings)
+        share = Share()
         gate = ConnectionGate(
-            per_host=settings.worker.connections_per_host, total=lambda: settings.worker.connections
+            per_host=settings.worker.connections_per_host,
+            total=lambda: settings.worker.connections // share.workers,
         )
         engine = Engine(settings.transfer, gate, Buffers(_BUFFERS))
         suite = load_suite(["integrity"], [])
@@ -54,12 +65,19 @@ class Site:
         def verifications(_registry: str, files: Sequence[PlannedFile]) -> Verification:
             return Verification(suite.verifiers, Policy(), files, optional=suite.optional)
 
-        pipeline = ImportPipeline(
-            settings, volume_pool, storage_pool, registries, engine, verifications, authorizer
-        )
         async with ImportJobs.open(settings.database_url, settings.proxy.database_schema) as jobs:
+            pipeline = ImportPipeline(
+                settings,
+                volume_pool,
+                storage_pool,
+                registries,
+                engine,
+                Holdings(jobs),
+                verifications,
+                authorizer,
+            )
             try:
-                yield cls(settings, volume_pool, storage_pool, registries, jobs, pipeline)
+                yield cls(settings, volume_pool, storage_pool, registries, jobs, pipeline, share)
             finally:
                 await authorizer.aclose()
                 for registry in registries.values():

@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 DEQUEUE_SECONDS = 1.0
 ADOPT_SECONDS = 1.0
+LIVE_SECONDS = 5.0
 RECONNECT_SECONDS = 0.5
 
 
@@ -93,7 +94,8 @@ class Worker:
         while True:
             try:
                 await self.site.jobs.adopt_orphans(manager.queue_manager_id)
-            except DATABASE_AWAY:
+                self.site.share.workers = max(1, await self.site.jobs.live_workers(LIVE_SECONDS))
+            except (Unavailable, *DATABASE_AWAY):
                 log.warning("the database is away; dead workers' imports are looked for later")
             except Exception:
                 # One round ends here. Without the next ones this worker would look dead, and adopt nobody's imports.

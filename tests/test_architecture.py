@@ -19,7 +19,7 @@ def test_the_contracts_on_imports_hold() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_only_the_jobs_module_of_the_proxy_speaks_sql() -> None:
+def test_only_the_jobs_module_of_the_proxy_speaks_to_postgresql() -> None:
     speaks = re.compile(r"\b(asyncpg|sqlalchemy|psycopg)\b")
     found = {
         path.relative_to(ROOT).as_posix()

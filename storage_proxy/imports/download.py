@@ -1,23 +1,33 @@
 """DOWNLOAD: everything of the pinned commit that the destination does not hold yet, into a staging area."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy_client.errors import SourceInvalid
 from proxy_client.wire import ArtifactStorageImportStep
+from storage_proxy.concurrency import together
 from storage_proxy.imports.arrivals import Arrivals
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.fetch import Engine, Transfer
+from storage_proxy.imports.holdings import Holdings
 from storage_proxy.imports.progress import ImportProgress
+from storage_proxy.imports.reuse import Reuse
 from storage_proxy.registries.base import AbstractRegistry
 from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagingArea
 from storage_proxy.volumes.paths import check_tree
+from storage_proxy.volumes.pool import VolumePool
 
 
 @dataclass(frozen=True)
 class DownloadStep:
-    """Pins the commit, plans, and fetches files side by side, each from where an earlier attempt stopped."""
+    """Pins the commit, plans, and fetches files side by side, each from where an earlier attempt stopped.
+
+    What the proxy has already is copied, unless the import is forced.
+    """
 
     engine: Engine
+    holdings: Holdings
+    volume_pool: VolumePool
     step = ArtifactStorageImportStep.DOWNLOAD
 
     async def prepare(
@@ -65,8 +75,22 @@ class DownloadStep:
         for path in staged.keys() & {file.path for file in missing}:
             await staging.drop(path)
         await context.storage(self.step).reserve(sum(file.size for file in missing))
-        transfer = Transfer(self.engine, plan, staging, registry, progress, arrivals.put)
-        await transfer.run(missing)
+        reuse = Reuse(self.holdings, self.volume_pool, context, staging, progress, arrivals.put)
+
+        async def fetch(files: Sequence[PlannedFile]) -> None:
+            await Transfer(self.engine, plan, staging, registry, progress, arrivals.put).run(files)
+
+        if context.order.force:
+            await fetch(missing)
+        else:
+            now, awaited = await reuse.split(plan, await reuse.held(missing))
+            left: list[PlannedFile] = []
+
+            async def wait() -> None:
+                left.extend(await awaited.bring())
+
+            await together(fetch(now), wait())
+            await fetch(left)
         arrivals.end()
 
     async def _plan(

@@ -374,6 +374,11 @@ class ImportJobs:
                 # Closed, not returned: the lock and the listeners go with it.
                 connection.terminate()
 
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """Run one statement; `method` is what asyncpg calls the kind of its answer. Raises `Unavailable`."""
+        with _translated():
+            return await self._ask(method, *arguments)
+
     async def _ask(self, method: str, *arguments: Any) -> Any:
         """Run one statement on a free connection; asyncpg itself would wait for one without end."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -464,6 +469,7 @@ def _report(row: asyncpg.Record) -> ImportReport:
         files_total=row["files_total"],
         bytes_done=row["bytes_done"],
         bytes_total=row["bytes_total"],
+        bytes_reused=row["bytes_reused"],
         bytes_per_second=row["bytes_per_second"],
         commit=row["commit"],
         verification=orjson.loads(row["verification"]) if row["verification"] else None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from proxy_client.errors import BadRequest, NotFound, StowageError
-from proxy_client.wire import ArtifactStorageImportStep, ImportOrder
+from proxy_client.wire import ArtifactStorageImportStep, ImportOrder, StorageTargetName
 from storage_proxy.auth import ManagerAuthorizer
 from storage_proxy.concurrency import together
 from storage_proxy.imports.archive import ArchiveStep
@@ -17,11 +17,14 @@ from storage_proxy.imports.arrivals import Arrivals
 from storage_proxy.imports.context import ImportStepContext, open_targets
 from storage_proxy.imports.download import DownloadStep
 from storage_proxy.imports.fetch import Engine
+from storage_proxy.imports.holdings import Holdings
 from storage_proxy.imports.progress import ImportProgress
 from storage_proxy.imports.verify import Verifications, VerifyStep
 from storage_proxy.registries.base import AbstractRegistry
 from storage_proxy.settings import Settings
+from storage_proxy.storages.base import Digests
 from storage_proxy.storages.pool import StoragePool
+from storage_proxy.volumes.paths import join
 from storage_proxy.volumes.pool import VolumePool
 
 log = structlog.get_logger()
@@ -36,6 +39,7 @@ class ImportPipeline:
     storage_pool: StoragePool
     registries: Mapping[str, AbstractRegistry]
     engine: Engine
+    holdings: Holdings
     verifications: Verifications
     authorizer: ManagerAuthorizer
 
@@ -70,7 +74,7 @@ class ImportPipeline:
 
     async def run(self, context: ImportStepContext, progress: ImportProgress) -> None:
         """Bring the model to its destination. Raises a `StowageError`; then nothing of it is visible."""
-        download = DownloadStep(self.engine)
+        download = DownloadStep(self.engine, self.holdings, self.volume_pool)
         verify = VerifyStep(self.verifications)
         archive = ArchiveStep(self.authorizer)
         registry = self.registry(context.registry_name)
@@ -87,10 +91,22 @@ class ImportPipeline:
             )
             await progress.enter(verify.step)
             await verify.conclude(context, progress)
+            await self.holdings.let_others_take(context.order.task_id)
         await progress.enter(archive.step)
         await archive.run(context, progress)
         await progress.published()
+        await self._remember(context)
         await self.discard(context)
+
+    async def _remember(self, context: ImportStepContext) -> None:
+        """Let later imports copy what an artifact storage holds now. A vfolder's files are its users' alone."""
+        target = context.order.storage_step_mappings.archive
+        digests: dict[str, Digests] = context.step_metadata.get("digests", {})
+        if isinstance(target, StorageTargetName) and digests:
+            path = context.order.path
+            await self.holdings.remember(
+                target.storage_name, {join(path, file): found for file, found in digests.items()}
+            )
 
     async def discard(self, context: ImportStepContext) -> None:
         """Remove the import's staging areas everywhere; what cannot be removed is logged and left."""

@@ -35,6 +35,7 @@ class ImportProgress:
         self._files_done = 0
         self._bytes_done = 0
         self._received = 0
+        self._bytes_reused = 0
         self._written: dict[str, Any] = {}
         self._samples: list[tuple[float, int]] = [(time.monotonic(), 0)]
         self.step: ArtifactStorageImportStep | None = None
@@ -48,6 +49,12 @@ class ImportProgress:
         """Count bytes that were there before this attempt; negative where they turn out to be no use."""
         with self._lock:
             self._bytes_done += size
+
+    def reused(self, size: int) -> None:
+        """Count bytes that were copied from what the proxy has."""
+        with self._lock:
+            self._bytes_done += size
+            self._bytes_reused += size
 
     def received(self, size: int) -> None:
         """Count bytes from the registry; they make the rate."""
@@ -112,7 +119,11 @@ class ImportProgress:
                 await asyncio.sleep(CHECK_INTERVAL)
 
     def _counters(self) -> dict[str, Any]:
-        return {"files_done": self._files_done, "bytes_done": self._bytes_done}
+        return {
+            "files_done": self._files_done,
+            "bytes_done": self._bytes_done,
+            "bytes_reused": self._bytes_reused,
+        }
 
     def _rate(self) -> float:
         now = time.monotonic()

@@ -7,6 +7,8 @@ from storage_proxy.storages.base import AbstractStorage, Digests, PlannedFile, S
 from storage_proxy.verifiers.integrity import mismatch
 from storage_proxy.volumes.threads import in_thread
 
+_SMALL = 512 << 10  # bytes
+
 
 async def relay(file: PlannedFile, source: StagingArea, target: StagingArea, where: str) -> Digests:
     """Copy one finished file, unless an earlier attempt did; the copy is hashed and compared with the plan.
@@ -45,6 +47,8 @@ async def _copied(file: PlannedFile, source: StagingArea, target: StagingArea) -
 
 def copy_local(fd: int, file: PlannedFile, target: StagingArea) -> Digests:
     """Bring an open local file into a staging area. Blocks; raises as `StagedWriter.copy_from`."""
+    if file.size <= _SMALL:
+        return target.add(file, os.pread(fd, file.size, 0))
     with target.open_writer(file) as writer:
         writer.restart()
         writer.copy_from(fd)

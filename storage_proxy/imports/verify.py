@@ -13,7 +13,7 @@ from storage_proxy.imports.arrivals import Arrival, Arrivals
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.progress import ImportProgress
 from storage_proxy.imports.relay import between, relay
-from storage_proxy.storages.base import ImportPlan, ManifestFile, PlannedFile, StagingArea
+from storage_proxy.storages.base import Digests, ImportPlan, ManifestFile, PlannedFile, StagingArea
 from storage_proxy.verifiers.base import StagedFile
 from storage_proxy.verifiers.verification import Verification
 from storage_proxy.volumes.paths import join
@@ -32,6 +32,7 @@ class VerifyStep:
     verifications: Verifications
     step = ArtifactStorageImportStep.VERIFY
     _staged: dict[str, ManifestFile] = field(default_factory=dict)
+    _digests: dict[str, Digests] = field(default_factory=dict)
 
     async def follow(self, context: ImportStepContext, arrivals: Arrivals) -> None:
         """Bring each arriving file to this step's storage, examine it, and bring it on to where it is published from."""
@@ -74,6 +75,7 @@ class VerifyStep:
         opener = partial(_open_staged, areas[VERIFY], file.path)
         await verification.file(StagedFile(file.path, file.size, arrival.digests, opener))
         await self._bring(context, areas, VERIFY, ARCHIVE, file)
+        self._digests[file.path] = arrival.digests
         self._staged[file.path] = ManifestFile(path=file.path, size=file.size, sha256=arrival.digests.sha256)
 
     @staticmethod
@@ -106,6 +108,7 @@ class VerifyStep:
         context.step_metadata["staged"] = [
             self._staged[file.path] for file in plan.files if file.path in self._staged
         ]
+        context.step_metadata["digests"] = self._digests
 
 
 def _open_staged(area: StagingArea, path: str) -> BinaryIO:

@@ -275,6 +275,17 @@ class AbstractStorage(ABC):
     async def open_staging(self, task_id: UUID) -> StagingArea:
         """Return the import's staging area, made when it is not there yet."""
 
+    async def staged_plan(self, task_id: UUID) -> ImportPlan | None:  # noqa: ARG002 -- what a storage without local files says
+        """Return the plan of an import that stages its files here in local ones, or None. Takes nothing over from it."""
+        return None
+
+    def open_staged(self, task_id: UUID, file: PlannedFile) -> int | None:  # noqa: ARG002 -- as above
+        """Open a whole staged file of any import for reading: a descriptor that the caller closes; None if it is not whole.
+
+        Blocks. What it holds is not verified here.
+        """
+        return None
+
     @abstractmethod
     async def reserve(self, needed: int) -> None:
         """Raise `DiskFull` or `QuotaExceeded` if `needed` more bytes find no room now, before a byte is written."""

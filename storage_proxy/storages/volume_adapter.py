@@ -11,6 +11,7 @@ from storage_proxy.storages.base import (
     ImportPlan,
     Manifest,
     ManifestFile,
+    PlannedFile,
     StagingArea,
 )
 from storage_proxy.volumes.base import AbstractVolume
@@ -42,6 +43,12 @@ class VolumeStorageAdapter(AbstractStorage):
 
     async def open_staging(self, task_id: UUID) -> StagingArea:
         return await self._volume.stage(self._vfid, task_id)
+
+    async def staged_plan(self, task_id: UUID) -> ImportPlan | None:
+        return await self._volume.staged_plan(self._vfid, task_id)
+
+    def open_staged(self, task_id: UUID, file: PlannedFile) -> int | None:
+        return self._volume.open_staged(self._vfid, task_id, file)
 
     async def reserve(self, needed: int) -> None:
         await self._volume.reserve(self._vfid, needed)

@@ -13,7 +13,15 @@ from proxy_client.wire import (
     VFolderUsage,
     VolumeInfo,
 )
-from storage_proxy.storages.base import Digests, FileInfo, ImportPlan, Manifest, ManifestFile, StagingArea
+from storage_proxy.storages.base import (
+    Digests,
+    FileInfo,
+    ImportPlan,
+    Manifest,
+    ManifestFile,
+    PlannedFile,
+    StagingArea,
+)
 
 
 class AbstractVolume(ABC):
@@ -93,6 +101,14 @@ class AbstractVolume(ABC):
     @abstractmethod
     async def stage(self, vfid: VFolderID, task_id: UUID) -> StagingArea:
         """Open the import's staging area in the vfolder's quota scope and file system."""
+
+    @abstractmethod
+    async def staged_plan(self, vfid: VFolderID, task_id: UUID) -> ImportPlan | None:
+        """As `AbstractStorage.staged_plan`."""
+
+    @abstractmethod
+    def open_staged(self, vfid: VFolderID, task_id: UUID, file: PlannedFile) -> int | None:
+        """As `AbstractStorage.open_staged`."""
 
     @abstractmethod
     async def reserve(self, vfid: VFolderID, needed: int) -> None:

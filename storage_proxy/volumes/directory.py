@@ -21,10 +21,11 @@ from storage_proxy.storages.base import (
     ImportPlan,
     Manifest,
     ManifestFile,
+    PlannedFile,
     StagingArea,
 )
 from storage_proxy.volumes import fsio
-from storage_proxy.volumes.area import Area
+from storage_proxy.volumes.area import TREE, Area
 from storage_proxy.volumes.paths import (
     ROOT,
     check_destination,
@@ -272,6 +273,24 @@ class Directory(AbstractStorage):
                         self._publication(root, area, staging).give_back()
 
         return DirectoryStaging(area, give_back)
+
+    async def staged_plan(self, task_id: UUID) -> ImportPlan | None:
+        def work() -> ImportPlan | None:
+            with self._root() as root:
+                area = self._area(root, task_id)
+                return area.load_plan() if area.exists() else None
+
+        return await _run("looking at another import's plan", work)
+
+    def open_staged(self, task_id: UUID, file: PlannedFile) -> int | None:
+        doing = f"looking for {shown(file.path)} in another import"
+        with fsio.translated(doing), suppress(NotFound, FileNotFoundError), self._root() as root:
+            with self._area(root, task_id).open() as area:
+                fd = fsio.open_regular(area, f"{TREE}/{file.path}")
+            if os.fstat(fd).st_size == file.size:
+                return fd
+            os.close(fd)
+        return None
 
     async def reserve(self, needed: int) -> None:
         def work() -> None:

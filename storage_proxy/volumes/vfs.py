@@ -29,6 +29,7 @@ from storage_proxy.storages.base import (
     ImportPlan,
     Manifest,
     ManifestFile,
+    PlannedFile,
     StagingArea,
 )
 from storage_proxy.volumes import fsio
@@ -199,6 +200,12 @@ class VFSVolume(AbstractVolume):
 
     async def stage(self, vfid: VFolderID, task_id: UUID) -> StagingArea:
         return await self._folder(vfid).open_staging(task_id)
+
+    async def staged_plan(self, vfid: VFolderID, task_id: UUID) -> ImportPlan | None:
+        return await self._folder(vfid).staged_plan(task_id)
+
+    def open_staged(self, vfid: VFolderID, task_id: UUID, file: PlannedFile) -> int | None:
+        return self._folder(vfid).open_staged(task_id, file)
 
     async def reserve(self, vfid: VFolderID, needed: int) -> None:
         await self._folder(vfid).reserve(needed)
