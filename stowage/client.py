@@ -51,13 +51,27 @@ _INPUTS = {
     "input.options.onConflict": "--on-conflict",
     "input.options.force": "--force",
     "input.expiresAt": "--expires",
+    "input.keepUntil": "--keep",
+    "input.email": "ADDRESS",
+    "input.limitBytes": "LIMIT",
     "input.host": "--host",
     "input.vfolderId": "FOLDER",
     "input.models": "ORG/NAME[@REVISION]",
     "input.artifactRevisionIds": "ORG/NAME[@REVISION]",
 }
 
-_BYTE_SIZES = frozenset({"size", "bytesDone", "bytesTotal", "usedBytes", "limitBytes", "totalBytes"})
+_BYTE_SIZES = frozenset(
+    {
+        "size",
+        "bytesDone",
+        "bytesTotal",
+        "usedBytes",
+        "limitBytes",
+        "totalBytes",
+        "reservedBytes",
+        "availableBytes",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -203,7 +217,7 @@ class StowageClient:
             wanted["name"] = {"iContains": search}
         if registry:
             wanted["registry"] = {"equals": registry}
-        for found in self._pages(documents.ARTIFACTS, "artifacts", filter=wanted, status=status or None):
+        for found in self.pages(documents.ARTIFACTS, "artifacts", filter=wanted, status=status or None):
             if found["matching"]["count"] or not status:
                 yield cast("ArtifactSummary", found)
 
@@ -224,7 +238,7 @@ class StowageClient:
             raise Conflict(f"several registries have {model} ({names}); choose one with --registry")
         (artifact,) = found
         revisions = list(
-            self._pages(
+            self.pages(
                 documents.REVISIONS,
                 "artifactRevisions",
                 artifactId=artifact["id"],
@@ -279,7 +293,7 @@ class StowageClient:
 
     def vfolders(self, *, search: str | None = None, writable: bool = False) -> Iterator[VFolder]:
         """Yield every folder that the caller may see, page by page."""
-        for found in self._pages(documents.VFOLDERS, "vfolders", search=search, writable=writable):
+        for found in self.pages(documents.VFOLDERS, "vfolders", search=search, writable=writable):
             yield cast("VFolder", found)
 
     def find_vfolder(self, folder: str) -> VFolder | None:
@@ -288,7 +302,7 @@ class StowageClient:
         Raises `Conflict` if several have the name: among them one that is not being deleted, then one that the
         caller may write to, is preferred.
         """
-        if _is_uuid(folder) and (found := self.execute(documents.VFOLDER, {"id": folder})["vfolder"]):
+        if is_uuid(folder) and (found := self.execute(documents.VFOLDER, {"id": folder})["vfolder"]):
             return cast("VFolder", found)
         named = [vfolder for vfolder in self.vfolders(search=folder) if vfolder["name"] == folder]
         if len(named) > 1:
@@ -306,9 +320,11 @@ class StowageClient:
             raise NotFound(f"there is no folder {folder}; `stowage folder list` shows yours")
         return found
 
-    def create_vfolder(self, name: str, *, usage_mode: str, host: str | None) -> VFolder:
-        """Make a folder of the caller's own; None takes the default host."""
-        variables = {"name": name, "usageMode": usage_mode, "host": host}
+    def create_vfolder(
+        self, name: str, *, usage_mode: str, host: str | None, project_id: str | None = None
+    ) -> VFolder:
+        """Make a folder of the caller's own, or of a project's; without host it lies on the default one."""
+        variables = {"name": name, "usageMode": usage_mode, "host": host, "projectId": project_id}
         return cast("VFolder", self.execute(documents.CREATE_VFOLDER, variables)["createVfolder"]["vfolder"])
 
     def delete_vfolder(self, vfolder_id: str) -> VFolder:
@@ -350,12 +366,12 @@ class StowageClient:
 
     def users(self, *, search: str | None = None) -> Iterator[User]:
         """Yield every user by address, page by page. For administrators."""
-        for found in self._pages(documents.USERS, "users", search=search):
+        for found in self.pages(documents.USERS, "users", search=search):
             yield cast("User", found)
 
     def user_id(self, user: str) -> str:
         """Return the id of the user with this id or address. Raises `NotFound` and, for others' addresses, `Forbidden`."""
-        if _is_uuid(user):
+        if is_uuid(user):
             return user
         address = user.lower()
         me = self.execute(documents.ME, {})["me"]
@@ -376,7 +392,7 @@ class StowageClient:
 
     def tokens(self, user_id: str | None, *, active: bool) -> Iterator[Token]:
         """Yield a user's tokens, the newest first; one's own where `user_id` is None. `active` leaves out what is ended."""
-        for found in self._pages(documents.TOKENS, "tokens", userId=user_id, activeOnly=active):
+        for found in self.pages(documents.TOKENS, "tokens", userId=user_id, activeOnly=active):
             yield cast("Token", found)
 
     def create_token(self, name: str, *, user_id: str | None, expires_at: str | None) -> tuple[str, str]:
@@ -391,7 +407,7 @@ class StowageClient:
 
     # The wire.
 
-    def _pages(self, document: str, field: str, **variables: object) -> Iterator[dict[str, Any]]:
+    def pages(self, document: str, field: str, **variables: object) -> Iterator[dict[str, Any]]:
         """Yield every node of a connection; each page is asked for when the one before is read."""
         after = None
         while True:
@@ -479,16 +495,17 @@ def _input_name(field: str) -> str:
 
 def plain_id(node_id: str) -> str:
     """Return the UUID in a node's global id; a plain UUID, or what is neither, comes back as it is."""
-    if _is_uuid(node_id):
+    if is_uuid(node_id):
         return node_id
     try:
         _kind, _colon, inner = b64decode(node_id, validate=True).decode().rpartition(":")
     except (NotBase64, UnicodeDecodeError, ValueError):
         return node_id
-    return inner if _is_uuid(inner) else node_id
+    return inner if is_uuid(inner) else node_id
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID."""
     try:
         UUID(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every GraphQL document that the command line sends, and the shape of what comes back."""
+"""The GraphQL documents on models, folders and users that the command line sends, and the shape of what comes back."""
 
 from typing import Any, Literal, TypedDict
 
@@ -344,8 +344,10 @@ query Folders($search: String, $writable: Boolean, $first: Int!, $after: String)
 CREATE_VFOLDER = (
     _VFOLDER
     + """
-mutation CreateFolder($name: String!, $usageMode: VFolderUsageMode!, $host: String) {
-  createVfolder(input: {name: $name, usageMode: $usageMode, host: $host}) { vfolder { ...Folder } }
+mutation CreateFolder($name: String!, $usageMode: VFolderUsageMode!, $host: String, $projectId: ID) {
+  createVfolder(input: {name: $name, usageMode: $usageMode, host: $host, projectId: $projectId}) {
+    vfolder { ...Folder }
+  }
 }
 """
 )

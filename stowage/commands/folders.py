@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from proxy_client.errors import BadRequest, Forbidden
+from stowage.administration import Administration
 from stowage.client import StowageClient, connect
 from stowage.commands import epilog, help_without_command
-from stowage.commands.completion import complete_folder
 from stowage.commands.following import file_count, print_files
 from stowage.commands.imports import Json
+from stowage.commands.names import FolderName, OfProject
 from stowage.commands.output import (
     human_size,
     local_time,
@@ -20,6 +21,7 @@ from stowage.commands.output import (
     print_json,
     print_table,
 )
+from stowage.commands.sharing import sharing
 from stowage.documents import VFolder
 
 app = typer.Typer(rich_markup_mode=None)
@@ -27,19 +29,10 @@ folder = typer.Typer(
     name="folder",
     invoke_without_command=True,
     callback=help_without_command,
-    help="List, make, look into and delete folders.",
+    help="List, make, look into, share and delete folders.",
 )
 app.add_typer(folder)
-
-FolderName = Annotated[
-    str,
-    typer.Argument(
-        metavar="FOLDER",
-        show_default=False,
-        help="Name or id of the folder.",
-        autocompletion=complete_folder,
-    ),
-]
+folder.add_typer(sharing)
 
 
 @folder.command(
@@ -87,6 +80,7 @@ def list_(
         ("stowage folder create models", "for models, on the default volume"),
         ("stowage folder create corpora --mode data", "for data"),
         ("stowage folder create big --host local:volume1", "on a volume of your choice"),
+        ("stowage folder create shared --project research", "a project's"),
     )
 )
 def create(
@@ -103,12 +97,14 @@ def create(
             show_default="the default volume",
         ),
     ] = None,
+    project: OfProject = None,
     as_json: Json = False,
 ) -> None:
-    """Make a folder of your own."""
+    """Make a folder of your own, or of a project of yours."""
     with connect() as client:
+        project_id = Administration(client).project_id(project)
         try:
-            made = client.create_vfolder(name, usage_mode=mode.upper(), host=host)
+            made = client.create_vfolder(name, usage_mode=mode.upper(), host=host, project_id=project_id)
         except (BadRequest, Forbidden) as exc:
             if exc.field != "--host":
                 raise

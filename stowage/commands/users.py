@@ -1,12 +1,14 @@
 """`stowage user`: who may call Stowage."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from stowage.administration import Administration
 from stowage.client import connect
 from stowage.commands import epilog, help_without_command
 from stowage.commands.imports import Json
+from stowage.commands.names import UserName
 from stowage.commands.output import local_time, note, print_facts, print_json, print_table
 from stowage.documents import User
 
@@ -15,11 +17,9 @@ user = typer.Typer(
     name="user",
     invoke_without_command=True,
     callback=help_without_command,
-    help="Make, list, revoke and restore users (administrators).",
+    help="Make, list, revoke and restore users, and say what they may do (administrators).",
 )
 app.add_typer(user)
-
-Who = Annotated[str, typer.Argument(metavar="USER", show_default=False, help="The user's address, or id.")]
 
 
 @user.command(
@@ -92,7 +92,7 @@ def list_(
         """,
     )
 )
-def revoke(who: Who, *, as_json: Json = False) -> None:
+def revoke(who: UserName, *, as_json: Json = False) -> None:
     """Keep a user out: none of the user's tokens is accepted any more."""
     _set_status(who, "INACTIVE", as_json=as_json)
 
@@ -103,9 +103,59 @@ def revoke(who: Who, *, as_json: Json = False) -> None:
         notes="Tokens that were revoked one by one (`stowage token revoke`) stay so.",
     )
 )
-def restore(who: Who, *, as_json: Json = False) -> None:
+def restore(who: UserName, *, as_json: Json = False) -> None:
     """Let a user in again."""
     _set_status(who, "ACTIVE", as_json=as_json)
+
+
+@user.command(
+    epilog=epilog(
+        ("stowage user role ann@example.org admin", "she may do everything"),
+        ("stowage user role ann@example.org user", "and no more"),
+        notes="It holds from her next request on. The last active administrator stays one.",
+    )
+)
+def role(
+    who: UserName,
+    wanted: Annotated[
+        Literal["user", "admin"], typer.Argument(metavar="ROLE", show_default=False, help="user or admin.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Make a user an administrator, or an administrator a user."""
+    with connect() as client:
+        found = Administration(client).set_role(client.user_id(who), wanted.upper())
+    _show(found, as_json=as_json)
+
+
+Permission = Annotated[
+    Literal["artifact:import"],
+    typer.Argument(metavar="PERMISSION", show_default=False, help="artifact:import"),
+]
+
+
+@user.command(
+    epilog=epilog(
+        ("stowage user grant ann@example.org artifact:import", "she may fill the artifact storage"),
+    )
+)
+def grant(who: UserName, permission: Permission, *, as_json: Json = False) -> None:
+    """Permit a user something beyond the role."""
+    _change(who, permission, grant=True, as_json=as_json)
+
+
+@user.command(epilog=epilog(("stowage user withdraw ann@example.org artifact:import", "and no more")))
+def withdraw(who: UserName, permission: Permission, *, as_json: Json = False) -> None:
+    """Take back what a user was permitted beyond the role."""
+    _change(who, permission, grant=False, as_json=as_json)
+
+
+def _change(who: str, permission: str, *, grant: bool, as_json: bool) -> None:
+    with connect() as client:
+        name = permission.upper().replace(":", "_")
+        found = Administration(client).change_user(client.user_id(who), name, grant=grant)
+    _show(found, as_json=as_json)
 
 
 def _set_status(who: str, status: str, *, as_json: bool) -> None:
