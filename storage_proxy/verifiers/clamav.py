@@ -185,6 +185,6 @@ def _address(where: str) -> str | tuple[str, int]:
     host, colon, port = where.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise BadRequest(
-            "clamav: the socket is an absolute path or HOST:PORT", field="verification.clamav.socket"
+            "clamav: the socket is an absolute path or HOST:PORT", field="verification.clamav-socket"
         )
     return host.strip("[]"), int(port)

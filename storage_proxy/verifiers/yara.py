@@ -13,7 +13,7 @@ try:
 except ImportError:  # pragma: no cover -- installed wherever the tests run
     yara_x = None  # type: ignore[assignment]
 
-_FIELD = "verification.yara.rules"
+_FIELD = "verification.yara-rules"
 _SUFFIXES = frozenset({".yar", ".yara"})
 _SEVERITIES: dict[Any, Severity] = {"note": "note", "flag": "flag", "block": "block"}
 
@@ -31,7 +31,7 @@ class YaraVerifier(SandboxedVerifier):
         """
         if yara_x is None:
             raise BadRequest(
-                "yara: install stowage[yara], which brings YARA-X", field="verification.verifiers"
+                "yara: install stowage[yara], which brings YARA-X", field="verification"
             )
         self.arguments = {"rules": rules, "max_size": max_size}
         self._max_size = max_size

@@ -68,7 +68,7 @@ def test_rules_that_do_not_compile_are_a_wrong_setting(text: str, says: str, tmp
     (tmp_path / "broken.yar").write_text(text)
     with pytest.raises(BadRequest, match=rf"yara: .*{says}.*\(broken\.yar\)") as caught:
         YaraVerifier(str(tmp_path / "broken.yar"))
-    assert caught.value.field == "verification.yara.rules"
+    assert caught.value.field == "verification.yara-rules"
     assert str(tmp_path) not in caught.value.message
 
 
