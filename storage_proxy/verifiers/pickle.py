@@ -59,7 +59,7 @@ def examine_pickle(
         Machine(Source(stream), budget, examined.take, words, depth).run()
     except LimitReached as exc:
         examined.gap = str(exc)
-    return FileResult(list(examined.findings.values()), examined.gap is None, examined.gap)
+    return FileResult(tuple(examined.findings.values()), examined.gap is None, examined.gap)
 
 
 class _Examined:

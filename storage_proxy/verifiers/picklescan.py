@@ -1,7 +1,7 @@
 """A second opinion on pickles: picklescan in its strict mode (https://github.com/mmaitre314/picklescan).
 
-It knows what is bad and a little that is good, reads no stack, and takes a text for a pickle. So it never stands alone, and
-what it says of globals that the policy allows, or of what only looks like a pickle, is not taken for more than it is.
+It knows what is bad and a little that is good, reads no stack, and takes any text for a pickle. So it never stands alone;
+globals that the policy allows are no findings, and neither are the words of a text.
 """
 
 import sys
@@ -18,6 +18,7 @@ LARGEST = 64 << 20
 """Bytes of a file; it takes some 15 bytes of memory for each."""
 _ARRAYS = (b"\x93NUMPY",)
 _PROTO = b"\x80"
+_ARCHIVES = (b"PK", b"7z")
 
 
 class PicklescanVerifier(SandboxedVerifier):
@@ -41,28 +42,30 @@ class PicklescanVerifier(SandboxedVerifier):
 
         # What scan_file_path does with the path that it opens.
         scanned = scan_bytes(stream, path, PurePosixPath(path).suffix, strict=True)
+        named = [
+            found
+            for found in scanned.globals
+            if found.safety is SafetyLevel.Dangerous
+            and not is_allowed(found.module, found.name, policy.allowed_globals)
+        ]
+        sure = head.startswith((_PROTO, *_ARCHIVES))
         findings = [
             Finding(
                 file=path,
                 rule="picklescan",
                 category="code",
-                severity=_severity(
-                    policy, found.module, broken=scanned.scan_err and not head.startswith(_PROTO)
-                ),
+                severity=_severity(policy, sure=sure),
                 message=plain(f"{path}: picklescan calls {found.module}.{found.name} dangerous"),
             )
-            for found in scanned.globals
-            if found.safety is SafetyLevel.Dangerous
-            and not is_allowed(found.module, found.name, policy.allowed_globals)
+            for found in named
+            if sure or found.module.partition(".")[0] in sys.stdlib_module_names
         ]
-        broken = scanned.scan_err and bool(scanned.globals)
+        broken = sure and scanned.scan_err and bool(scanned.globals)
         return FileResult(findings, not broken, "picklescan could not read all of it" if broken else None)
 
 
-def _severity(policy: Policy, module: str, *, broken: bool) -> Severity:
-    """Return how grave a global is. A text may begin like a pickle that breaks off: "cat", "dog"."""
+def _severity(policy: Policy, *, sure: bool) -> Severity:
+    """Return how grave a global is. A text may begin as a pickle does: "cat", "dog"."""
     if policy.allow_pickle is AllowPickle.ANY:
         return "note"
-    if not broken:
-        return "block"
-    return "flag" if module.partition(".")[0] in sys.stdlib_module_names else "note"
+    return "block" if sure else "flag"

@@ -55,11 +55,11 @@ def examine_safetensors(stream: BinaryIO, size: int, *, path: str, member: str |
         header = _parse(head[_LENGTH:] + stream.read(length - 1))
     except _Wrong as exc:
         # Without the name it only looked like one.
-        return FileResult([exc.finding(path, member)] if named or exc.rule != _NO_JSON else [])
+        return FileResult((exc.finding(path, member),) if named or exc.rule != _NO_JSON else ())
     found: dict[str, Finding] = {}
     for wrong in _check(header, size - _LENGTH - length):
         found.setdefault(wrong.rule, wrong.finding(path, member))
-    return FileResult(list(found.values()))
+    return FileResult(tuple(found.values()))
 
 
 class _Wrong(Exception):
