@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import manager, report, transfers
+from benchmarks import manager, report, transfers, verification
 from benchmarks.load import RequestFailed
 from benchmarks.rivals import RIVALS, RivalFailed
 from benchmarks.stack import StackFailed
+from benchmarks.verification import VerificationFailed
 from proxy_client.errors import StowageError
 
 _DIRECTORY = Path(__file__).parent.parent / ".bench"
@@ -27,46 +28,60 @@ def main() -> int:
     contenders = [transfers.STOWAGE, *RIVALS] if not asked.rival else [transfers.STOWAGE, *asked.rival]
     if asked.without_stowage:
         contenders.remove(transfers.STOWAGE)
-    cases = asked.case or [*transfers.CASES, "manager"]
+    cases = asked.case or [*transfers.CASES, "verify", "manager"]
     if missing := [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]:
         console.print(f"the benchmark needs these packages: apt-get install {' '.join(missing)}")
         return 1
     directory = asked.dir.absolute()
+    rounds = asked.rounds or (3 if asked.quick else 5)
     results: list[transfers.Result] = []
+    verified: verification.Verified | None = None
     measured: dict[str, Any] | None = None
 
     def say(text: str) -> None:
         console.print(text, style="dim", highlight=False)
+
+    def note(result: transfers.Result) -> None:
+        results.append(result)
+        report.print_result(console, result)
 
     try:
         if moved := [case for case in cases if case in transfers.CASES]:
             course = transfers.Course(
                 directory=directory,
                 contenders=contenders,
-                rounds=asked.rounds or (3 if asked.quick else 5),
+                rounds=rounds,
                 quick=asked.quick,
-                done=lambda result: report.print_result(console, result),
+                done=note,
                 say=say,
                 profiles=asked.profile,
             )
-            results = course.run(moved, asked.source or transfers.SOURCES)
+            course.run(moved, asked.source or transfers.SOURCES)
+        if "verify" in cases:
+            verified = verification.measure(directory, rounds=rounds, quick=asked.quick, say=say)
+            report.print_verified(console, verified)
         if "manager" in cases:
             shutil.rmtree(directory / "manager", ignore_errors=True)
             (directory / "manager").mkdir(parents=True)
             measured = asyncio.run(manager.measure(directory / "manager", quick=asked.quick, say=say))
             report.print_manager(console, measured)
-    except (RivalFailed, StackFailed, RequestFailed, StowageError) as exc:
+    except (RivalFailed, StackFailed, RequestFailed, VerificationFailed, StowageError) as exc:
         console.print(f"not measured: {exc}", markup=False)
         return 1
-    if asked.json:
-        asked.json.write_text(json.dumps(report.document(results, measured), indent=2) + "\n")
+    finally:
+        if asked.json:
+            told = report.document(results, measured, verified)
+            asked.json.write_text(json.dumps(told, indent=2) + "\n")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--case", action="append", choices=[*transfers.CASES, "manager"], help="only this; may be repeated"
+        "--case",
+        action="append",
+        choices=[*transfers.CASES, "verify", "manager"],
+        help="only this; may be repeated",
     )
     parser.add_argument(
         "--source", action="append", choices=transfers.SOURCES, help="only this; may be repeated"

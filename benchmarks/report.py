@@ -3,6 +3,7 @@
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bars import Bar
 from benchmarks.transfers import STOWAGE, Result
+from benchmarks.verification import PICKLES, Verified
 
 _MIB = 1 << 20
 
@@ -28,16 +31,37 @@ def print_result(console: Console, result: Result) -> None:
         spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
         table.add_row(name, f"{median:.2f}", spread, f"{result.size / _MIB / median:,.0f}", ratio)
     console.print(table)
-    for bar in result.bars:
-        verdict = "[green]pass[/]" if bar.passed else "[red]miss[/]"
-        console.print(f"  {verdict}  {bar.name}: {bar.measured:.2f}, at most {bar.limit:g}", highlight=False)
+    print_bars(console, result.bars)
     if result.costs:
         told = f"{result.cpu_per_gib:.2f} CPU-s per GiB, peak RSS {result.peak_rss / 1e6:.0f} MB"
         console.print(f"  worker: {told}", highlight=False)
     console.print()
 
 
-def document(results: list[Result], manager: dict[str, Any] | None) -> dict[str, Any]:
+def print_bars(console: Console, bars: Sequence[Bar]) -> None:
+    """Print each promise, and whether it was kept."""
+    for bar in bars:
+        verdict = "[green]pass[/]" if bar.passed else "[red]miss[/]"
+        console.print(f"  {verdict}  {bar.name}: {bar.measured:.2f}, at most {bar.limit:g}", highlight=False)
+
+
+def print_verified(console: Console, verified: Verified) -> None:
+    """Print what the verifiers took."""
+    table = Table(title=f"verify: {verified.size / _MIB:,.0f} MiB of safetensors", title_justify="left")
+    for heading in ("", "median s"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_row("stowage verify, one file of two bytes", f"{verified.start:.2f}")
+    table.add_row("stowage verify, the model", f"{verified.model:.2f}")
+    table.add_row("import of the model, its verification included", f"{verified.imported:.2f}")
+    table.add_row(f"stowage verify, {PICKLES} small pickles", f"{verified.pickles:.2f}")
+    console.print(table)
+    print_bars(console, verified.bars)
+    console.print()
+
+
+def document(
+    results: Sequence[Result], manager: dict[str, Any] | None, verified: Verified | None
+) -> dict[str, Any]:
     """Return everything as JSON values."""
     return {
         "machine": _machine(),
@@ -49,12 +73,17 @@ def document(results: list[Result], manager: dict[str, Any] | None) -> dict[str,
                     for name, seconds in result.seconds.items()
                 },
                 "imports": [asdict(cost) for cost in result.costs],
-                "bars": [asdict(bar) | {"passed": bar.passed} for bar in result.bars],
+                "bars": _bars(result.bars),
             }
             for result in results
         ],
         "manager": manager,
+        "verify": verified and asdict(verified) | {"bars": _bars(verified.bars)},
     }
+
+
+def _bars(bars: Sequence[Bar]) -> list[dict[str, Any]]:
+    return [asdict(bar) | {"passed": bar.passed} for bar in bars]
 
 
 def _machine() -> dict[str, Any]:

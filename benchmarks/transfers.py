@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import stack
+from benchmarks.bars import Bar
 from benchmarks.content import Model, make_model, model_files, warm
 from benchmarks.memory import FullCache
 from benchmarks.rivals import RIVALS, timed
@@ -23,20 +24,6 @@ _MOST_RSS = 200_000_000  # bytes
 _MOST_CPU = {"plain": 1.2, "tls": 1.7}  # seconds per GiB
 # One connection at a time for thousands of files says nothing beside those that have 16.
 _LEFT_OUT = {"small": {"curl"}}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A promise: what was measured is at most `limit`."""
-
-    name: str
-    measured: float
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether it was kept."""
-        return self.measured <= self.limit
 
 
 @dataclass
@@ -112,12 +99,11 @@ class Course:
     say: Callable[[str], None]
     profiles: Path | None = None
 
-    def run(self, cases: Sequence[str], sources: Sequence[str]) -> list[Result]:
-        """Measure every case at every source and return the results. Raises `RivalFailed` and `StackFailed`."""
+    def run(self, cases: Sequence[str], sources: Sequence[str]) -> None:
+        """Measure every case at every source. Raises `RivalFailed` and `StackFailed`."""
         shutil.rmtree(self._work, ignore_errors=True)
         models = {name: {case: self._model(case, name) for case in cases} for name in sources}
         served = {model.id: model for chosen in models.values() for model in chosen.values()}
-        results = []
         try:
             with (
                 serve(self._work / "source", self._content, list(served.values())) as hub,
@@ -125,13 +111,10 @@ class Course:
             ):
                 for name in sources:
                     with self._stack(hub[name]) as running:
-                        results += [
-                            self._run_case(hub[name], case, model, running, cache)
-                            for case, model in models[name].items()
-                        ]
+                        for case, model in models[name].items():
+                            self.done(self._run_case(hub[name], case, model, running, cache))
         finally:
             shutil.rmtree(self._work, ignore_errors=True)
-        return results
 
     @property
     def _content(self) -> Path:
@@ -173,5 +156,4 @@ class Course:
                     seconds.append(cost.seconds)
                 else:
                     seconds.append(timed(RIVALS[name], source, model, self._work / "download"))
-        self.done(result)
         return result
