@@ -36,6 +36,8 @@ class Services:
         self, database: Database, settings: Settings, proxies: Mapping[str, StorageProxyClient]
     ) -> None:
         self.database = database
+        self.introspection = settings.manager.introspection
+        self.operation_timeout = settings.manager.operation_timeout
         self.catalog = Catalog(database, settings, proxies)
         self.imports = ArtifactRevisionService(database, settings, proxies)
         vault = Vault(settings)

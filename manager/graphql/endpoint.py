@@ -1,5 +1,6 @@
-"""POST /graphql: JSON in, JSON out."""
+"""POST /graphql: JSON in, and out JSON or a stream of results."""
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -14,7 +15,8 @@ from manager.graphql.context import Context, Services
 from manager.graphql.errors import error_body, unknown_operation
 from manager.graphql.limits import MAX_BODY_BYTES
 from manager.graphql.schema import schema
-from proxy_client.errors import BadRequest, StowageError, Unauthenticated
+from manager.graphql.streams import Operation, stream_results, streamed_type
+from proxy_client.errors import BadRequest, StowageError, Unauthenticated, Unavailable
 
 MAX_VARIABLE_DEPTH = 32
 _OVER_HTTP = (OperationType.QUERY, OperationType.MUTATION)
@@ -23,6 +25,7 @@ _OVER_HTTP = (OperationType.QUERY, OperationType.MUTATION)
 async def graphql(request: Request) -> Response:
     """Answer an operation: 200 whenever it could be read, with `errors` where something went wrong.
 
+    With `Accept: text/event-stream` or `multipart/mixed` the results come as a stream, subscriptions above all.
     401 without a valid token, 400 for a body that is no operation, 413 for one that is too long.
     """
     services: Services = request.app.state.services
@@ -38,16 +41,28 @@ async def graphql(request: Request) -> Response:
         return _json(error_body(error), error.status, {"WWW-Authenticate": "Bearer"})
     except StowageError as error:
         return _json(error_body(error), error.status)
+    if (media_type := streamed_type(request.headers.get("Accept", ""))) is not None:
+        context = Context.of(caller, services, request.headers.get("Authorization"))
+        return stream_results(Operation(query, variables, operation_name, context), media_type)
     try:
-        result = await schema.execute(
-            query,
-            variable_values=variables,
-            context_value=Context.of(caller, services),
-            operation_name=operation_name,
-            allowed_operation_types=_OVER_HTTP,
+        async with asyncio.timeout(services.operation_timeout):
+            result = await schema.execute(
+                query,
+                variable_values=variables,
+                context_value=Context.of(caller, services),
+                operation_name=operation_name,
+                allowed_operation_types=_OVER_HTTP,
+            )
+    except TimeoutError:
+        late = Unavailable(
+            f"the operation took longer than {services.operation_timeout:g} seconds; ask for less at once"
         )
+        return _json(error_body(late), 200)
     except InvalidOperationTypeError:
-        wrong = BadRequest("a subscription is sent over a WebSocket, by graphql-transport-ws", field="query")
+        wrong = BadRequest(
+            "a subscription is sent over a WebSocket (graphql-transport-ws), or with Accept: text/event-stream",
+            field="query",
+        )
         return _json(error_body(wrong), 200)
     except CannotGetOperationTypeError:
         return _json(error_body(unknown_operation()), 200)

@@ -1,17 +1,36 @@
 """How errors look in an answer: a code each, and nothing of the inside of Stowage."""
 
+import enum
 import re
 from typing import Any
 
+import strawberry
 import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 from sqlalchemy.exc import DBAPIError
 from strawberry.schema.exceptions import CannotGetOperationTypeError
 
-from proxy_client.errors import BadRequest, Internal, StowageError
+from proxy_client.errors import CODES, BadRequest, Internal, StowageError, error_for
 
 PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
 VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+
+_MEANINGS = {code: str(type(error_for(code, "")).__doc__) for code in sorted(CODES)} | {
+    PARSE_FAILED: "The query is not GraphQL.",
+    VALIDATION_FAILED: "The query is GraphQL, and does not fit the schema.",
+}
+# As Any: mypy wants members that are written out.
+_make_enum: Any = enum.Enum
+_codes = _make_enum(
+    "ErrorCode",
+    {code: strawberry.enum_value(code, description=told) for code, told in _MEANINGS.items()},
+    module=__name__,
+)
+ErrorCode = strawberry.enum(
+    _codes,
+    description="What `extensions.code` of an error says, and `ImportError.code`. `extensions.field` names the input that "
+    "is wrong, where there is one.",
+)
 
 # PostgreSQL: character_not_in_repertoire. Its text holds every character but NUL.
 _NUL_IN_TEXT = "22021"

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import httpx
 import structlog
-from sqlalchemy import event
+from sqlalchemy import event, select
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -258,14 +258,14 @@ class Manager:
         return Person(user, token)
 
     async def artifact(self, name: str = "org/model", **values: Any) -> Artifact:
-        artifact = Artifact(registry_id=await self.registry_id(), name=name, **values)
+        artifact = Artifact(**{"registry_id": await self.registry_id(), "name": name} | values)
         await self.add(artifact)
         return artifact
 
-    async def registry_id(self) -> UUID:
+    async def registry_id(self, name: str = "hub") -> UUID:
         async with self.database.read() as session:
-            found = await session.execute(ArtifactRegistry.__table__.select())
-            return UUID(str(found.mappings().one()["id"]))
+            found = await session.scalars(select(ArtifactRegistry.id).where(ArtifactRegistry.name == name))
+            return found.one()
 
     async def revision(self, artifact: Artifact, version: str = "main", **values: Any) -> ArtifactRevision:
         revision = ArtifactRevision(

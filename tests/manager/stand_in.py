@@ -42,6 +42,12 @@ class StandInProxy:
         self.refuse_model: dict[str, StowageError] = {}
         self.refuse_task: dict[UUID, StowageError] = {}
         self.asked: list[UUID] = []
+        self.decided: list[tuple[UUID, str]] = []
+        self.configuration: wire.ProxyConfiguration | None = None
+        self.handed_over = 0
+        self.checks: list[wire.ConfigurationCheck] = []
+        self.unpublished: list[tuple[str, wire.StoredArtifact]] = []
+        self.presigned: list[tuple[str, wire.PresignOrder]] = []
         self.before_order: Callable[[wire.ImportOrder], Awaitable[None]] | None = None
         self.sequence = 0
         self._changed = asyncio.Condition()
@@ -103,6 +109,13 @@ class StandInProxy:
                 Route("/imports/events", self._guard(self.import_events)),
                 Route("/imports/{task_id:uuid}", self._guard(self.get_import)),
                 Route("/imports/{task_id:uuid}/cancel", self._guard(self.cancel_import), methods=["POST"]),
+                Route("/imports/{task_id:uuid}/approve", self._guard(self.approve_import), methods=["POST"]),
+                Route("/imports/{task_id:uuid}/reject", self._guard(self.reject_import), methods=["POST"]),
+                Route("/configuration", self._guard(self.get_configuration), methods=["GET"]),
+                Route("/configuration", self._guard(self.put_configuration), methods=["PUT"]),
+                Route("/configuration/check", self._guard(self.check_configuration), methods=["POST"]),
+                Route("/artifact-storages/{name}/unpublish", self._guard(self.unpublish), methods=["POST"]),
+                Route("/artifact-storages/{name}/presign", self._guard(self.presign), methods=["POST"]),
                 Route("/volumes", self._guard(self.volumes)),
                 Route(scope.removesuffix("/vfolders"), self._guard(self.quota_scope), methods=["GET", "PUT"]),
                 Route("/artifact-storages", self._guard(self.artifact_storages)),
@@ -158,6 +171,37 @@ class StandInProxy:
         if task_id not in self.reports:
             raise errors.NotFound("no such import")
         return Response(status_code=202)
+
+    async def approve_import(self, request: Request) -> Response:
+        self.decided.append((request.path_params["task_id"], "approve"))
+        return Response(status_code=202)
+
+    async def reject_import(self, request: Request) -> Response:
+        rejection = wire.ImportRejection.model_validate_json(await request.body())
+        self.decided.append((request.path_params["task_id"], f"reject: {rejection.reason}"))
+        return Response(status_code=202)
+
+    async def get_configuration(self, _request: Request) -> Response:
+        return JSONResponse({"digest": self.configuration.digest if self.configuration else None})
+
+    async def put_configuration(self, request: Request) -> Response:
+        self.configuration = wire.ProxyConfiguration.model_validate_json(await request.body())
+        self.handed_over += 1
+        return JSONResponse({"digest": self.configuration.digest})
+
+    async def check_configuration(self, request: Request) -> Response:
+        self.checks.append(wire.ConfigurationCheck.model_validate_json(await request.body()))
+        return Response(status_code=204)
+
+    async def unpublish(self, request: Request) -> Response:
+        stored = wire.StoredArtifact.model_validate_json(await request.body())
+        self.unpublished.append((request.path_params["name"], stored))
+        return Response(status_code=204)
+
+    async def presign(self, request: Request) -> Response:
+        order = wire.PresignOrder.model_validate_json(await request.body())
+        self.presigned.append((request.path_params["name"], order))
+        return JSONResponse({"url": f"http://storage.invalid/{order.path}/{order.key}", "fields": {"a": "b"}})
 
     async def import_events(self, request: Request) -> Response:
         last = int(request.headers["Last-Event-ID"])
@@ -235,6 +279,10 @@ class StandInProxy:
             if not chosen:
                 raise errors.SourceNotFound(f"no revision {revision}")
             model = model.model_copy(update={"revisions": chosen})
+        if request.query_params.get("details") == "false":
+            plain = {"size": None, "readme": None, "described": False}
+            undescribed = [found.model_copy(update=plain) for found in model.revisions]
+            model = model.model_copy(update={"revisions": undescribed})
         return _json(model)
 
 

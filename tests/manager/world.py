@@ -33,6 +33,7 @@ from tests.manager.stand_in import StandInProxy
 SETTINGS = """
 [manager]
 database-file = "{directory}/database"
+key-file = "{directory}/key"
 
 [reservoir]
 proxy = "near"
@@ -67,6 +68,7 @@ def settings_in(directory: Path, secrets: Mapping[str, str], *, without: str = "
         (directory / f"{name}.secret").write_text(secret)
         url = "http://127.0.0.1:1"
         chosen.append(f'[storage-proxies.{name}]\nurl = "{url}"\nsecret-file = "{directory}/{name}.secret"')
+    (directory / "key").write_text("k" * 32)
     file = directory / "manager.toml"
     file.write_text("\n\n".join(chosen))
     return load_settings(file)
@@ -92,7 +94,11 @@ class World:
         self.user_a = await self.user("a@example.org")
         self.user_b = await self.user("b@example.org")
         self.hub = ArtifactRegistry(
-            id=uuid4(), name="hub", type=ArtifactRegistryType.HUGGINGFACE, url="https://hub.example"
+            id=uuid4(),
+            name="hub",
+            type=ArtifactRegistryType.HUGGINGFACE,
+            url="https://hub.example",
+            declared=True,
         )
         everybody = ["create-vfolder", "upload-file", "download-file", "delete-vfolder"]
         await self.add(

@@ -1,0 +1,106 @@
+"""What one request may cost, and what is refused before it costs anything."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from manager.catalog import Catalog
+from manager.graphql import limits
+from manager.graphql.schema import schema
+from proxy_client.errors import CODES
+from tests.graphql.served import Json, Manager
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "artifacts(first: 100) { edges { node { %s } } }"
+REVISIONS = "revisions(first: 100) { edges { node { %s } } }"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{ " + PAGE % (REVISIONS % "id readme artifact { name }") + " }",
+        "{ artifacts { edges { node { revisions { edges { node { verificationResult { verifiers { name } } } } } } } } }",
+        "{ importTasks(limit: 100) { edges { node { verificationResult { verifiers { name } } } } } }",
+    ],
+)
+async def test_what_pages_need_is_allowed(manager: Manager, query: str) -> None:
+    await manager.ask(query)
+
+
+LISTS_IN_LISTS = {
+    "plain": "{ " + PAGE % (REVISIONS % ("artifact { " + REVISIONS % "id" + " }")) + " }",
+    "by a variable's default": "query($n: Int = 100) { artifacts(first: $n) { edges { node { revisions(last: $n) {"
+    " edges { node { artifact { revisions(limit: $n) { edges { node { id } } } } } } } } } } }",
+    "by fragments": "{ ...a } fragment a on Query { artifacts(first: 100) { edges { node { ...b } } } }"
+    " fragment b on Artifact { revisions(first: 100) { edges { node { artifact { ...c } } } } }"
+    " fragment c on Artifact { revisions(first: 100) { edges { node { id } } } }",
+    "by aliases": "{ " + " ".join(f"a{n}: " + PAGE % (REVISIONS % "id") for n in range(5)) + " }",
+    "beyond the largest page": "{ artifacts(first: 2000000000) { edges { node { revisions(first: 2000000000) {"
+    " edges { node { artifact { revisions { edges { node { id } } } } } } } } } } }",
+}
+
+
+@pytest.mark.parametrize("name", LISTS_IN_LISTS)
+async def test_lists_within_lists_within_lists_are_refused_before_a_row_is_read(
+    manager: Manager, name: str
+) -> None:
+    with manager.statements() as statements:
+        error = await manager.refusal(LISTS_IN_LISTS[name])
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+    assert "shorter lists" in error["message"]
+    assert len(statements) == 1, "the token is looked up, and nothing else"
+
+
+async def test_a_variable_counts_as_what_it_is(manager: Manager) -> None:
+    query = """query($n: Int) { artifacts(first: $n) { edges { node { revisions(first: $n) { edges { node {
+      artifact { revisions(first: $n) { edges { node { id } } } } } } } } } } }"""
+    await manager.ask(query, {"n": 5})
+    assert (await manager.refusal(query, {"n": 60}))["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_an_operation_that_takes_too_long_is_given_up(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = asyncio.Event()
+
+    async def endless(*_arguments: Any, **_options: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(Catalog, "scan_artifacts", endless)
+    manager.services.operation_timeout = 0.2
+    error = await manager.refusal("mutation { scanArtifacts(input: {limit: 1}) { artifacts { id } } }")
+    assert error["extensions"]["code"] == "UNAVAILABLE"
+    assert "0.2 seconds" in error["message"]
+    assert given_up.is_set()
+
+
+async def test_the_schema_is_told_only_where_the_operator_wants_it(manager: Manager) -> None:
+    asked = [
+        "{ __schema { queryType { name } } }",
+        '{ ...f } fragment f on Query { __type(name: "User") { name } }',
+    ]
+    for query in asked:
+        await manager.ask(query)
+    manager.services.introspection = False
+    for query in asked:
+        assert (await manager.refusal(query))["extensions"]["code"] == "FORBIDDEN"
+    assert await manager.ask("{ __typename me { __typename } }")
+
+
+async def test_every_code_is_in_the_schema(manager: Manager) -> None:
+    data = await manager.ask('{ __type(name: "ErrorCode") { enumValues { name description } } }')
+    told: dict[str, Json] = {value["name"]: value for value in data["__type"]["enumValues"]}
+    assert set(told) == CODES | {"GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"}
+    assert all(value["description"] for value in told.values())
+
+
+async def test_the_cost_of_a_document_is_linear_in_its_length() -> None:
+    lists = limits._list_fields(schema._schema)
+    assert lists["artifacts"] == lists["revisions"] == 20
+    assert lists["verifiers"] == limits.PLAIN_LIST
+    assert "edges" not in lists
