@@ -17,6 +17,9 @@ from proxy_client.configuration import (
     read_value,
 )
 from proxy_client.wire import Name
+from storage_proxy.verifiers.policy import AllowPickle, Limits, Policy, RemoteCode
+from storage_proxy.verifiers.sandbox import MEMORY, Sandbox
+from storage_proxy.verifiers.suite import OPTIONAL, REQUIRED, Suite, load_suite
 
 PREFIX = "STOWAGE_PROXY"
 Seconds = Annotated[float, Unit("seconds")]
@@ -91,6 +94,85 @@ class TransferSection(Section):
     )
     backoff_max: Seconds = Field(default=30.0, gt=0, description="Longest pause between retries.")
     retry_after_max: Seconds = Field(default=300.0, gt=0, description="Longest Retry-After that is honoured.")
+
+
+_LIMITS = Limits()
+
+
+class VerificationSection(Section):
+    """`[verification]`: who looks at files before they are published, and what they let through."""
+
+    required: list[str] = Field(
+        default=list(REQUIRED),
+        min_length=1,
+        description="Verifiers that must look at every file: integrity, structure, pickle, safetensors, picklescan, clamav, yara, or one that another package brings.",
+    )
+    optional: list[str] = Field(
+        default=list(OPTIONAL),
+        description="Verifiers whose findings count as much, but that need not look at every file.",
+    )
+    allow_pickle: Literal["never", "allowlisted", "any"] = Field(
+        default="allowlisted",
+        description="Pickles that are published: none, those that name allowed globals only, or all.",
+    )
+    remote_code: Literal["allow", "flag", "block"] = Field(
+        default="flag", description="What is done with a model that brings Python code for its loader."
+    )
+    publish_flagged: bool = Field(
+        default=False, description="Publish what is flagged; else an administrator approves it first."
+    )
+    processes: int = Field(
+        default=2, ge=1, le=64, description="Limited processes of one worker in which files are parsed."
+    )
+    max_memory: Annotated[int, Unit("bytes")] = Field(
+        default=MEMORY, ge=256 << 20, description="Address space of each of those processes."
+    )
+    max_seconds: Seconds = Field(
+        default=_LIMITS.seconds, gt=0, description="Time for one file and one verifier."
+    )
+    max_depth: int = Field(
+        default=_LIMITS.depth, ge=0, description="Containers and pickles within one another that are opened."
+    )
+    max_members: int = Field(default=_LIMITS.members, ge=1, description="Members of all archives in a file.")
+    max_ratio: int = Field(
+        default=_LIMITS.ratio, ge=2, description="Unpacked bytes for each packed one, above 1 MiB."
+    )
+    max_output: Annotated[int, Unit("bytes")] = Field(
+        default=_LIMITS.output, ge=1 << 20, description="What is unpacked of one file, in all."
+    )
+    max_opcodes: int = Field(
+        default=_LIMITS.opcodes, ge=1000, description="Opcodes of all pickles in one file."
+    )
+    clamav_socket: str = Field(
+        default="/run/clamav/clamd.ctl",
+        description="Where clamd listens: the path of a Unix socket, or HOST:PORT; for the verifier clamav.",
+    )
+    clamav_timeout: Seconds = Field(
+        default=120.0, gt=0, description="Time in which clamd has to answer for one file."
+    )
+    yara_rules: Path | None = Field(
+        default=None,
+        description="File or directory of rules for the verifier yara, which must be set for it.",
+        examples=["yara-rules"],
+    )
+
+    @model_validator(mode="after")
+    def _rules_for_yara(self) -> "VerificationSection":
+        if "yara" in [*self.required, *self.optional] and self.yara_rules is None:
+            raise ValueError("the verifier yara needs yara-rules; add it, or do not name yara")
+        return self
+
+    def load_suite(self) -> Suite:
+        """Make the verifiers. Raises `BadRequest`."""
+        arguments: dict[str, dict[str, Any]] = {
+            "clamav": {"socket": self.clamav_socket, "timeout": self.clamav_timeout},
+            "yara": {"rules": str(self.yara_rules)},
+        }
+        return load_suite(self.required, self.optional, arguments)
+
+    def open_sandbox(self) -> Sandbox:
+        """Return where verifiers parse files, for the event loop of the caller, who closes it."""
+        return Sandbox(self.processes, self.max_memory)
 
 
 class VolumeSection(Section):
@@ -218,6 +300,11 @@ class ArtifactRegistrySection(Section):
         description="File with certificate authorities (PEM) that are trusted besides the usual ones.",
         examples=["secrets/registry-ca.pem"],
     )
+    allowed_globals: list[Annotated[str, Field(pattern=r"^\S+ \S+$")]] = Field(
+        default_factory=list,
+        description="Globals that this registry's pickles may name besides those that are always allowed, each as a module and a name.",
+        examples=[["transformers.training_args TrainingArguments"]],
+    )
     private_addresses: list[IPvAnyNetwork] = Field(
         default_factory=list,
         description="Private networks that the registry's answers may lead to, besides its own address.",
@@ -231,6 +318,7 @@ class Settings(Section):
     proxy: ProxySection
     worker: WorkerSection = WorkerSection()
     transfer: TransferSection = TransferSection()
+    verification: VerificationSection = VerificationSection()
     volume: dict[Name, VolumeSection] = Field(default_factory=dict, examples=["volume1"])
     artifact_storages: dict[Name, ArtifactStorageSection] = Field(
         default_factory=dict, examples=["archive", "bucket"]
@@ -244,6 +332,27 @@ class Settings(Section):
         if not self.volume and not self.artifact_storages:
             raise WrongSettings([Fault((), "name at least one [volume.NAME] or [artifact-storages.NAME]")])
         return self
+
+    def policy(self, registry: str) -> Policy:
+        """Return what verifiers judge the models of a registry by; one that is not configured allows nothing more."""
+        section, source = self.verification, self.artifact_registries.get(registry)
+        return Policy(
+            allow_pickle=AllowPickle(section.allow_pickle),
+            allowed_globals=frozenset(
+                (module, name)
+                for module, name in (text.split(" ") for text in (source.allowed_globals if source else ()))
+            ),
+            remote_code=RemoteCode(section.remote_code),
+            publish_flagged=section.publish_flagged,
+            limits=Limits(
+                depth=section.max_depth,
+                members=section.max_members,
+                ratio=section.max_ratio,
+                output=section.max_output,
+                opcodes=section.max_opcodes,
+                seconds=section.max_seconds,
+            ),
+        )
 
     @property
     def database_url(self) -> str:

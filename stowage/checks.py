@@ -87,6 +87,10 @@ def check_proxy(path: Path, *, migrated: bool = True) -> Outcome:
     ]
     faults, database = _database(_proxy_database(settings, migrated=migrated), "proxy")
     faults += _unreadable(secrets) + _unusable(directories)
+    try:
+        settings.verification.load_suite()
+    except BadRequest as exc:
+        faults.append(Fault(("verification",), exc.message))
     return Outcome(
         [configuration.describe(fault) for fault in faults],
         [

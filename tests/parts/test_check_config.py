@@ -221,3 +221,11 @@ def test_a_database_of_a_newer_version_is_refused(
     assert fault.startswith(
         "manager.toml:2: manager.database-file: the database's tables are of a newer Stowage"
     )
+
+
+def test_a_verifier_that_nobody_has_is_a_fault(check: Check, files: Path) -> None:
+    (files / "storage-proxy.toml").write_text(f'[verification]\nrequired = ["integrety"]\n{PROXY}')
+    status, lines, _ = check("proxy")
+
+    assert status == 2
+    assert lines[0].startswith("storage-proxy.toml:1: verification: integrety: there is no such verifier")
