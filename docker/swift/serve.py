@@ -11,8 +11,8 @@ import hashlib
 import hmac
 import http.client
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +24,7 @@ from swift.common.ring import RingBuilder
 DEVICE = "sda"
 REGION = "us-east-1"
 PATIENCE = 60  # seconds
-KINDS = ("account", "container", "object")
+PORTS = {"account": 6202, "container": 6201, "object": 6200}
 PDEATHSIG = 1
 
 # s3api speaks of 10,000 parts as Amazon does; each segment of a large object is one part.
@@ -37,7 +37,7 @@ workers = 0
 log_name = proxy
 log_level = WARNING
 [pipeline:main]
-pipeline = catch_errors gatekeeper healthcheck proxy-logging cache listing_formats bulk s3api tempauth copy slo dlo versioned_writes symlink proxy-logging proxy-server
+pipeline = catch_errors gatekeeper healthcheck cache listing_formats s3api tempauth copy slo symlink proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -58,22 +58,12 @@ use = egg:swift#catch_errors
 use = egg:swift#gatekeeper
 [filter:healthcheck]
 use = egg:swift#healthcheck
-[filter:proxy-logging]
-use = egg:swift#proxy_logging
 [filter:cache]
-use = egg:swift#memcache
-memcache_servers = 127.0.0.1:1
-error_suppression_limit = 1
+paste.filter_factory = memory_cache:filter_factory
 [filter:listing_formats]
 use = egg:swift#listing_formats
-[filter:bulk]
-use = egg:swift#bulk
 [filter:copy]
 use = egg:swift#copy
-[filter:dlo]
-use = egg:swift#dlo
-[filter:versioned_writes]
-use = egg:swift#versioned_writes
 [filter:symlink]
 use = egg:swift#symlink
 """
@@ -81,7 +71,7 @@ use = egg:swift#symlink
 PART = """
 [DEFAULT]
 swift_dir = {etc}
-bind_ip = 127.0.0.1
+bind_ip = {address}
 bind_port = {port}
 devices = {devices}
 mount_check = false
@@ -104,12 +94,10 @@ default = yes
 """
 
 
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def own_address() -> str:
+    """Choose a loopback address that no other Swift of this machine has, so that no port is taken."""
+    first, second, third = (secrets.randbelow(254) + 1 for _ in range(3))
+    return f"127.{first}.{second}.{third}"
 
 
 def configure(data: Path, host: str, port: int) -> dict[str, Path]:
@@ -120,16 +108,14 @@ def configure(data: Path, host: str, port: int) -> dict[str, Path]:
     etc.mkdir(exist_ok=True)
     (etc / "swift.conf").write_text(SWIFT)
     files = {"proxy": etc / "proxy.conf"}
-    for kind in KINDS:
-        inner = free_port()
+    address = own_address()
+    for kind, inner in PORTS.items():
         ring = RingBuilder(part_power=4, replicas=1, min_part_hours=0)
-        ring.add_dev(
-            {"region": 1, "zone": 1, "weight": 1, "ip": "127.0.0.1", "port": inner, "device": DEVICE}
-        )
+        ring.add_dev({"region": 1, "zone": 1, "weight": 1, "ip": address, "port": inner, "device": DEVICE})
         ring.rebalance()
         ring.get_ring().save(str(etc / f"{kind}.ring.gz"))
         files[kind] = etc / f"{kind}.conf"
-        files[kind].write_text(PART.format(kind=kind, etc=etc, devices=devices, port=inner))
+        files[kind].write_text(PART.format(kind=kind, etc=etc, devices=devices, address=address, port=inner))
     secret = os.environ["AWS_SECRET_ACCESS_KEY"]
     files["proxy"].touch(mode=0o600)
     files["proxy"].write_text(
@@ -149,13 +135,14 @@ def start(files: dict[str, Path]) -> list[subprocess.Popen[bytes]]:
     return [
         subprocess.Popen(  # noqa: S603 -- our own servers
             [sys.executable, scripts / f"swift-{kind}-server", file],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
             preexec_fn=die_with_parent,  # noqa: PLW1509 -- no thread runs here
         )
         for kind, file in files.items()
     ]
 
 
-def make_bucket(host: str, port: int, bucket: str) -> None:
+def make_bucket(servers: list[subprocess.Popen[bytes]], host: str, port: int, bucket: str) -> None:
     """Make the bucket as soon as the server answers; one that is there stays."""
     until = time.monotonic() + PATIENCE
     while True:
@@ -174,6 +161,8 @@ def make_bucket(host: str, port: int, bucket: str) -> None:
             connection.close()
         if status in {200, 409}:
             return
+        if any(server.poll() is not None for server in servers):
+            sys.exit("a server of Swift did not start")
         if time.monotonic() > until:
             sys.exit(f"Swift does not make the bucket: it answers {status}")
         time.sleep(0.05)
@@ -191,7 +180,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        make_bucket("127.0.0.1", int(port), given.bucket)
+        make_bucket(servers, "127.0.0.1", int(port), given.bucket)
         print(f"the S3 API answers at http://{host}:{port}/{given.bucket}", flush=True)  # noqa: T201 -- its only word
         os.waitpid(-1, 0)
         sys.exit("a server of Swift ended")

@@ -39,6 +39,7 @@ R = TypeVar("R")
 
 _SENT = 256 << 10  # bytes handed to the socket at a time
 _READ = 1 << 20  # bytes
+_RAW = 64 << 10  # bytes; what the transport reads at a time
 _CREDENTIALS_HELD = 10.0  # seconds
 _BACKOFF, _LONGEST_BACKOFF, _LONGEST_RETRY_AFTER = 0.2, 20.0, 60.0  # seconds
 _SLICE = 0.1  # seconds
@@ -229,6 +230,14 @@ def read_credentials(section: S3StorageSection, what: str) -> Credentials:
     return Credentials(access, secret, token or None)
 
 
+def pause(seconds: float) -> None:
+    """Sleep, unless the task that asked for this work is cancelled meanwhile."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        stop_point()
+        time.sleep(min(_SLICE, left))
+
+
 class _Turn:
     """One try; `wait` sleeps before the next one, or raises if there is none."""
 
@@ -242,10 +251,7 @@ class _Turn:
             raise fault
         ceiling = min(_LONGEST_BACKOFF, _BACKOFF * 2**self._number)
         seconds = asked if asked is not None else ceiling * random.uniform(0.5, 1.0)  # noqa: S311 -- spreads load
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            stop_point()
-            time.sleep(min(_SLICE, left))
+        pause(seconds)
 
 
 class Patience:
@@ -276,13 +282,18 @@ def chunks(response: httpx.Response) -> Iterator[bytes]:
     """Yield a body in chunks of at most 1 MiB."""
     gathered: list[bytes] = []
     size = 0
-    for chunk in response.iter_raw():
-        stop_point()
-        gathered.append(chunk)
-        size += len(chunk)
-        if size >= _READ - (64 << 10):
+    try:
+        for chunk in response.iter_raw():
+            stop_point()
+            gathered.append(chunk)
+            size += len(chunk)
+            if size >= _READ - _RAW:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+    except httpx.TransportError:
+        if gathered:  # what came before the break is good
             yield b"".join(gathered)
-            gathered, size = [], 0
+        raise
     if gathered:
         yield b"".join(gathered)
 

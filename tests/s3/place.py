@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from storage_proxy.settings import S3StorageSection
 from storage_proxy.storages.base import AbstractStorage
 from storage_proxy.storages.object import ObjectStorage
 from storage_proxy.storages.s3 import S3Client
@@ -19,9 +20,7 @@ class Bucket:
     storage: AbstractStorage
     client: S3Client
     prefix: str
-
-    def keys(self) -> list[str]:
-        return [found.key for found in self.client.objects("")]
+    section: S3StorageSection
 
     def look(self) -> dict[str, object]:
         """Return the bytes of every visible object; a manifest comes without its time."""
@@ -37,12 +36,13 @@ class Bucket:
     async def visible(self) -> dict[str, object]:
         return await asyncio.to_thread(self.look)
 
-    async def hidden(self) -> list[str]:
-        def work() -> list[str]:
-            staged = [key for key in self.keys() if ".staging/" in key]
-            return staged + [upload.key for upload in self.client.list_uploads("")]
+    def staged(self) -> list[str]:
+        root = f"{self.prefix}/" if self.prefix else ""
+        staged = [found.key for found in self.client.objects(f"{root}.staging/")]
+        return staged + [upload.key for upload in self.client.list_uploads(root)]
 
-        return await asyncio.to_thread(work)
+    async def hidden(self) -> list[str]:
+        return await asyncio.to_thread(self.staged)
 
     async def put(self, files: Mapping[str, bytes]) -> None:
         def work() -> None:
@@ -56,11 +56,11 @@ class Bucket:
 def bucket_of(server: S3Server, prefix: str = "models/ü b", **settings: object) -> Iterator[Bucket]:
     """Make a bucket of its own with a storage in it."""
     with server.bucket() as name:
-        client = server.client(name)
         section = server.section(name, prefix=prefix, **settings)
+        client = S3Client(section, "the test's bucket", lambda: server.credentials)
         storage = ObjectStorage("bucket", section, lambda: server.credentials)
         try:
-            yield Bucket(storage, client, prefix)
+            yield Bucket(storage, client, prefix, section)
         finally:
             storage.client.close()
             client.close()
