@@ -52,7 +52,7 @@ class AbstractRegistry(ABC):
     @property
     @abstractmethod
     def host(self) -> str:
-        """Return the host that the bound on connections counts for."""
+        """Return the host and port that the bound on connections counts for: each is a service of its own."""
 
     @abstractmethod
     def open_range(

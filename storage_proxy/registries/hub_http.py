@@ -68,8 +68,8 @@ class HubHttp:
 
     @property
     def host(self) -> str:
-        """Return the host that the bound on connections counts for."""
-        return self._home.origin.host
+        """Return the host and port that the bound on connections counts for."""
+        return f"{self._home.origin.host}:{self._home.origin.port}"
 
     def address(self, path: str) -> Address:
         """Return the address of a path below the endpoint; it is percent-encoded already."""

@@ -31,6 +31,7 @@ _BLOCK = 16 << 10  # bytes received at a time while they are a head
 _END_OF_HEAD = b"\r\n\r\n"
 _BROKEN = (OSError, httptools.HttpParserError)
 _PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
 
 
 class Origin(NamedTuple):
@@ -54,6 +55,8 @@ class Address(NamedTuple):
         if url.scheme not in _PORTS:
             raise SourceInvalid("the registry leads to something that is no http address")
         origin = Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+        if origin.port > _LAST_PORT:  # the resolver would take another one
+            raise SourceInvalid("the registry leads to a port that there is not")
         return cls(origin, url.raw_path.decode("ascii"))
 
     @property
@@ -239,9 +242,11 @@ class Answer:
         self._hold = hold
         self._line = line
         self._closed = False
+        # A head that trickles is late as well; of a body, its reader knows how fast it has to be.
+        deadline = time.monotonic() + connections.stall_timeout
         rest = b""
         while True:
-            head, rest = self._receive_head(rest)
+            head, rest = self._receive_head(rest, deadline)
             self._told = _Head()
             self._parser = httptools.HttpResponseParser(self._told)
             self._parser.feed_data(head)
@@ -255,10 +260,8 @@ class Answer:
         self._left = self.length
         self._keeps = self._parser.should_keep_alive()
         self._early = memoryview(rest)
-        if self._left is None and rest:
-            self._feed(rest)
 
-    def _receive_head(self, rest: bytes) -> tuple[bytes, bytes]:
+    def _receive_head(self, rest: bytes, deadline: float) -> tuple[bytes, bytes]:
         received = bytearray(rest)
         searched = 0
         while (end := received.find(_END_OF_HEAD, searched)) < 0:
@@ -268,12 +271,11 @@ class Answer:
                 raise httptools.HttpParserError("the head is too long")
             if not data:
                 raise ConnectionResetError
+            if time.monotonic() > deadline:
+                raise TimeoutError
             received += data
         end += len(_END_OF_HEAD)
         return bytes(received[:end]), bytes(received[end:])
-
-    def _feed(self, data: bytes) -> None:
-        self._parser.feed_data(data)
 
     def readinto(self, view: memoryview) -> int:
         """Read what is there, at least one byte; 0 at the end of the body.
@@ -304,9 +306,10 @@ class Answer:
     def _read_unmeasured(self, view: memoryview) -> int:
         told = self._told
         while not told.body and not told.complete:
-            data = self._connection.recv(len(view))
+            data = bytes(self._early) or self._connection.recv(len(view))
+            self._early = self._early[:0]
             if data:
-                self._feed(data)
+                self._parser.feed_data(data)
             elif self._chunked:
                 raise ConnectionResetError
             else:

@@ -81,4 +81,6 @@ class Reach:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast
+    # `is_global` alone lets through the rest of ::/8, translated addresses (RFC 8215) among them, and site-local ones.
+    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not (address.is_multicast or address.is_reserved or site_local)

@@ -32,7 +32,7 @@ class Width:
         if self._before is not None:
             width, best = self._before
             self._before = None
-            if rate < best * _GAIN:
+            if rate <= best * _GAIN:
                 self.now = width
                 self._quiet_until = time.monotonic() + self._pause
                 self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
