@@ -28,11 +28,21 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
 
+    def add(self, finding: Finding) -> None:
+        """Keep a finding, once; of too many the first are kept, and one that refuses."""
+        findings = self.findings
+        if finding in findings[-20:]:
+            return
+        if len(findings) < _MOST_FINDINGS:
+            findings.append(finding)
+        elif finding.severity == "block" and not any(found.severity == "block" for found in findings):
+            findings[-1] = finding
+
     def result(self) -> FileResult:
         """Return findings and coverage. A gap anywhere means that the file is not covered."""
         shown = [plain(gap, 200) for gap in self.gaps[:_MOST_REASONS]]
         return FileResult(
-            findings=self.findings, covered=not self.gaps, reason="; ".join(shown) if shown else None
+            findings=self.findings, covered=not self.gaps, reason=plain("; ".join(shown)) if shown else None
         )
 
 
@@ -116,7 +126,6 @@ class Content:
             self.examination.gaps.append(f"{where}{reason}")
 
     def _note(self, severity: Severity, rule: str, category: str, message: str, member: str | None) -> None:
-        findings = self.examination.findings
         where = self.member if member is None else self.inside(self.stream, 0, member).member
         finding = Finding(
             file=self.examination.path,
@@ -126,12 +135,7 @@ class Content:
             severity=severity,
             message=plain(message),
         )
-        if finding in findings[-20:]:
-            return
-        if len(findings) < _MOST_FINDINGS:
-            findings.append(finding)
-        elif severity == "block" and not any(found.severity == "block" for found in findings):
-            findings[-1] = finding
+        self.examination.add(finding)
 
 
 STOPS = (Broken, LimitReached)

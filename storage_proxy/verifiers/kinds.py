@@ -106,7 +106,9 @@ _LONGEST_POINTER = 1024
 _FAT_ARCHITECTURES = 30  # of a fat Mach-O; a Java class has its version, 45 or more, in the same place
 _ISO_AT = 32769
 _HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,2000}?-->\s*)*<(?:!doctype\s+html|html|head|body|script|iframe)\b",
+    # Atomic, so that many comments cost no more than their length.
+    rb"(?:\xef\xbb\xbf)?(?>\s*)(?>(?:<\?xml[^>]{0,200}\?>\s*)?)(?>(?:<!--(?:(?!-->).){0,2000}-->\s*)*)"
+    rb"<(?:!doctype\s+html|html|head|body|script|iframe)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b")

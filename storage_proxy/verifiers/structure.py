@@ -130,6 +130,7 @@ def _examine_pickles(content: Content) -> None:
         depth=content.depth,
         budget=examination.opcodes,
     )
-    examination.findings.extend(result.findings)
+    for finding in result.findings:
+        examination.add(finding)
     if not result.covered:
         content.gap(result.reason or "the pickle was not examined to its end")

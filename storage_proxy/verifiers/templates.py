@@ -13,13 +13,14 @@ from storage_proxy.verifiers.examination import Content
 _OPENING = re.compile(r"\{([{%#])")
 _CLOSING = {"{": "}}", "%": "%}", "#": "#}"}
 _TOKEN = re.compile(
-    r"""(?P<string>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<name>[^\W\d]\w*)|(?P<close>[-+]?(?:\}\}|%\}))|(?P<other>.)""",
+    r"""(?P<string>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<name>[^\W\d]\w*)|(?P<close>[-+]?(?:\}\}|%\}))|(?P<other>\\.|.)""",
     re.DOTALL,
 )
 _DUNDER = re.compile(r"__[a-z]\w*?__|__[a-z]+\w*|\b\w*[a-z]__\b")
 _WHOLE_DUNDER = re.compile(r"__[a-z][a-z0-9_]*?__")
 _ESCAPE = re.compile(
-    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|N\{([^}]*)\}|(.))", re.DOTALL
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|N\{([^}]{0,88})\}|(.))",
+    re.DOTALL,
 )
 _LARGEST_CHARACTER = 0x10FFFF
 _STATEMENTS = frozenset({"include", "import", "extends", "from"})

@@ -98,6 +98,7 @@ def _examine_json(content: Content) -> None:
 def examine_parsed(value: Any, content: Content) -> None:
     """Examine parsed JSON: remote code, chat templates and Keras configurations, at any depth."""
     for item in dictionaries(value):
+        content.budget.check_time()
         for key in ("auto_map", "custom_pipelines"):
             named = item.get(key)
             if isinstance(named, dict | str | list) and named and _names_code(named):

@@ -30,9 +30,7 @@ class YaraVerifier(SandboxedVerifier):
         compile, YARA-X not installed.
         """
         if yara_x is None:
-            raise BadRequest(
-                "yara: install stowage[yara], which brings YARA-X", field="verification"
-            )
+            raise BadRequest("yara: install stowage[yara], which brings YARA-X", field="verification")
         self.arguments = {"rules": rules, "max_size": max_size}
         self._max_size = max_size
         sources = _read(Path(rules))

@@ -177,3 +177,28 @@ def test_many_members_that_are_broken_end_in_time() -> None:
         writer.add(f"{number}".encode(), b"\xff" * 50, size=10, method=8)
     result = examine("m.zip", writer.finish(), Policy(limits=Limits(seconds=60)))
     assert verdict(result) == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("page.bin", b"<!---->" * 1100),
+        ("chat_template.jinja", b"{{ " + b"\\'" * 400_000),
+        ("chat_template.jinja", b"{{ '" + b"\\N{" * 300_000 + b"' }}"),
+        ("chat_template.jinja", b"{{ x." + b"__a_" * 200_000),
+        ("a.json", b'{"template":' * 900 + b"1" + b"}" * 900),
+        ("m.h5", make.hdf5(b'{"class_name"' * 1000)),
+        ("m.zip", make.zipped({str(number): b"PK\5\6" * 400 for number in range(100)})),
+    ],
+    ids=["comments", "quotes", "names", "underscores", "nesting", "configurations", "ends"],
+)
+def test_content_made_to_take_long_does_not(path: str, content: bytes) -> None:
+    result = examine(path, content, Policy(limits=Limits(seconds=60)))
+    assert "within 54 s" not in str(result.reason)
+
+
+def test_of_many_findings_one_that_refuses_is_kept() -> None:
+    members = {f"{number}.py": b"import os" for number in range(500)} | {"z": EVIL_PICKLE}
+    result = examine("m.mar", make.zipped(members))
+    assert len(result.findings) <= 200
+    assert verdict(result) == "blocked"
