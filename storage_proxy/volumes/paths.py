@@ -7,6 +7,7 @@ repaired: a repaired name is another name, which somebody else may own.
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote
 
 from proxy_client.errors import PathRefused
@@ -20,8 +21,10 @@ RESERVED = frozenset({MANIFEST_FOLDER, STAGING_FOLDER})
 
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _LONGEST_SHOWN = 120
+_REMEMBERED = 8192  # names; every step of an import asks about the same ones
 
 
+@lru_cache(_REMEMBERED)
 def shown(path: str) -> str:
     """Quote a hostile name for a message: control characters escaped, at most 120 characters."""
     cut = path if len(path) <= _LONGEST_SHOWN else path[:_LONGEST_SHOWN] + "…"
@@ -94,6 +97,7 @@ def _collision(path: str, other: str) -> PathRefused:
     )
 
 
+@lru_cache(_REMEMBERED)
 def _objection(path: str, reserved: frozenset[str]) -> str | None:
     if not path:
         return "it is empty"

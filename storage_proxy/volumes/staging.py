@@ -3,8 +3,8 @@
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagedWriter, StagingArea
@@ -34,11 +34,32 @@ class DirectoryStaging(StagingArea):
         self._lock = threading.Lock()
         self._batch: list[_Small] = []
         self._batch_bytes = 0
+        self._open_area = -1
 
     def __del__(self) -> None:
         # An attempt that broke off settles nothing; its descriptors must go all the same.
-        for small in self._batch:
+        self._close()
+
+    def _close(self) -> None:
+        for small in self._take():
             os.close(small.fd)
+        if self._open_area >= 0:
+            os.close(self._open_area)
+            self._open_area = -1
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the area, which stays open for all small files of an attempt: a walk for each costs as much as its bytes."""
+        with self._lock:
+            if self._open_area < 0:
+                with self._area.open() as area:
+                    self._open_area = os.dup(area)
+            area = os.dup(self._open_area)
+        try:
+            self._area.insist_on_claim(area)
+            yield area
+        finally:
+            os.close(area)
 
     async def load_plan(self) -> ImportPlan | None:
         with fsio.translated("reading the import's plan"):
@@ -79,8 +100,7 @@ class DirectoryStaging(StagingArea):
     def _create(self, path: str) -> int:
         """Make the file under its final name: nobody believes in it before the journal or a second reading tells what it hashes to."""
         above, _, name = f"{TREE}/{path}".rpartition("/")
-        with self._area.open() as area:
-            self._area.insist_on_claim(area)
+        with self._opened() as area:
             try:
                 folder = fsio.open_folder(area, above)
             except FileNotFoundError:
@@ -112,8 +132,7 @@ class DirectoryStaging(StagingArea):
                 finished = [
                     (small.path, fsio.Identity.of(os.fstat(small.fd)), small.digests) for small in batch
                 ]
-                with self._area.open() as area:
-                    self._area.insist_on_claim(area)
+                with self._opened() as area:
                     self._area.journal.record_finished(area, finished)
         finally:
             for small in batch:
@@ -160,9 +179,7 @@ class DirectoryStaging(StagingArea):
     async def discard(self) -> None:
         def work() -> None:
             with self._lock:
-                batch = self._take()
-            for small in batch:
-                os.close(small.fd)
+                self._close()
             self._give_back()
             self._area.remove()
 
