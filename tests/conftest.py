@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tests.s3.server import S3Server
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: archives hold times, and every worker must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 class PostgresServer:
     """The session's server; `url(database)` is `postgresql://…`."""
 

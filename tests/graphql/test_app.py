@@ -16,7 +16,8 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from manager.app import EVERYBODYS_PERMISSIONS, create_app
+from manager.app import create_app
+from manager.hosts import HOST_PERMISSIONS
 from manager.models import ArtifactRegistry, HostPermission, StorageProxy, User, UserStatus
 from manager.settings import Settings
 from migrations import migrate_manager
@@ -48,7 +49,7 @@ async def test_the_start_writes_what_the_settings_speak_of_once(manager: Manager
     assert [row[0] for row in await manager.rows(StorageProxy)] == ["local"]
     ((_, host, user, project, permissions),) = await manager.rows(HostPermission)
     assert (host, user, project) == ("local:volume1", None, None)
-    assert permissions == EVERYBODYS_PERMISSIONS
+    assert permissions == list(HOST_PERMISSIONS)
     assert [row[1:3] for row in await manager.rows(User)] == [("admin@localhost", "ADMIN")]
 
 

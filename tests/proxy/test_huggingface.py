@@ -29,7 +29,12 @@ pytestmark = pytest.mark.anyio
 HASTY = TransferSection(
     retries=3, backoff_initial=0.01, backoff_max=0.02, stall_timeout=1.0, retry_after_max=3.0
 )
-FILES: Files = {"README.md": b"# Hello\n", "weights.bin": 3 << 20, "folder/config.json": b"{}", "empty.txt": b""}
+FILES: Files = {
+    "README.md": b"# Hello\n",
+    "weights.bin": 3 << 20,
+    "folder/config.json": b"{}",
+    "empty.txt": b"",
+}
 
 
 @pytest.fixture
