@@ -37,9 +37,10 @@ class DownloadStep:
         storage = context.storage(self.step)
         archive = context.storage(ArtifactStorageImportStep.ARCHIVE)
         staging = await storage.open_staging(context.order.task_id)
+        context.step_metadata["areas"] = {self.step: staging}
         plan = await staging.load_plan() or await self._plan(context, registry, staging, progress)
         await progress.plan(len(plan.files), plan.total_bytes)
-        context.step_metadata |= {"plan": plan, "staging": staging}
+        context.step_metadata["plan"] = plan
         if await archive.publishing(plan.task_id):
             progress.have(plan.total_bytes)
             for _ in plan.files:
@@ -56,7 +57,7 @@ class DownloadStep:
     ) -> None:
         """Fetch what is missing, and hand every file on as soon as it is whole."""
         plan: ImportPlan = context.step_metadata["plan"]
-        staging: StagingArea = context.step_metadata["staging"]
+        staging: StagingArea = context.step_metadata["areas"][self.step]
         archive = context.storage(ArtifactStorageImportStep.ARCHIVE)
         present = [] if context.order.force else await archive.present_files(plan)
         stated = {file.path: file for file in plan.files}

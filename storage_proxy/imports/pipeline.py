@@ -74,6 +74,14 @@ class ImportPipeline:
 
     async def run(self, context: ImportStepContext, progress: ImportProgress) -> None:
         """Bring the model to its destination. Raises a `StowageError`; then nothing of it is visible."""
+        try:
+            await self._run(context, progress)
+        finally:
+            # However it ends: a descriptor keeps the room of what is removed.
+            for staging in context.step_metadata.get("areas", {}).values():
+                staging.close()
+
+    async def _run(self, context: ImportStepContext, progress: ImportProgress) -> None:
         download = DownloadStep(self.engine, self.holdings, self.volume_pool)
         verify = VerifyStep(self.verifications)
         archive = ArchiveStep(self.authorizer)

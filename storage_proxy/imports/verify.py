@@ -48,7 +48,7 @@ class VerifyStep:
 
     async def _areas(self, context: ImportStepContext) -> dict[ArtifactStorageImportStep, StagingArea]:
         """Open each step's staging area; steps with the same storage share one."""
-        areas = {DOWNLOAD: context.step_metadata["staging"]}
+        areas: dict[ArtifactStorageImportStep, StagingArea] = context.step_metadata["areas"]
         for step, before in ((VERIFY, DOWNLOAD), (ARCHIVE, VERIFY)):
             storage = context.storage(step)
             if storage is context.storage(before):

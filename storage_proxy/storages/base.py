@@ -208,6 +208,9 @@ class StagingArea(ABC):
     async def settle(self) -> None:
         """Make everything durable that `add` wrote."""
 
+    def close(self) -> None:  # noqa: B027 -- most hold nothing
+        """Let go of what an attempt holds open, at its end; what `add` wrote and nobody settled is not kept."""
+
     @abstractmethod
     async def digests(self, file: PlannedFile) -> Digests | None:
         """Return what the finished file hashes to, or None where it is not finished.

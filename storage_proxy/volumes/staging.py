@@ -40,6 +40,10 @@ class DirectoryStaging(StagingArea):
         # An attempt that broke off settles nothing; its descriptors must go all the same.
         self._close()
 
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
     def _close(self) -> None:
         for small in self._take():
             os.close(small.fd)
@@ -141,8 +145,11 @@ class DirectoryStaging(StagingArea):
     async def settle(self) -> None:
         with self._lock:
             batch = self._take()
-        if batch:
-            await in_thread(self._make_durable, batch)
+        try:
+            if batch:
+                await in_thread(self._make_durable, batch)
+        finally:
+            self.close()
 
     async def digests(self, file: PlannedFile) -> Digests | None:
         return (await self.all_digests([file])).get(file.path)
