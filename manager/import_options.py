@@ -143,12 +143,16 @@ def path_fault(path: str) -> str | None:
 
 
 def _check_path(path: str, revision_ids: Sequence[UUID]) -> None:
-    """Refuse what no volume would take; the proxy, which writes, has the last word."""
     if len(revision_ids) > 1:
         raise BadRequest(
             "one path cannot take several revisions; name one revision, or leave the path out",
             field="input.options.path",
         )
+    check_path(path)
+
+
+def check_path(path: str) -> None:
+    """Refuse what no volume would take; the proxy, which writes, has the last word."""
     if path != "/" and (fault := path_fault(path)):
         raise BadRequest(
             f"the path {fault}; write one such as models/bert, or / for the folder's root",

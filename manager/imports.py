@@ -52,7 +52,15 @@ from proxy_client.errors import (
     Unavailable,
 )
 
-__all__ = ["ArtifactRevisionService", "ImportOptions", "ImportedRevision", "cancel_at_proxy", "place_orders"]
+__all__ = [
+    "ArtifactRevisionService",
+    "ImportOptions",
+    "ImportedRevision",
+    "cancel_at_proxy",
+    "default_path",
+    "load_revisions",
+    "place_orders",
+]
 
 log = structlog.get_logger()
 
@@ -141,7 +149,7 @@ class ArtifactRevisionService:
         check_request(revision_ids, vfolder_id, options)
         async with self._database.begin() as session:
             destination = await self._destination(session, caller, vfolder_id, options.storage)
-            revisions = await _load_revisions(session, revision_ids, lock=vfolder_id is None)
+            revisions = await load_revisions(session, revision_ids, lock=vfolder_id is None)
             if destination.storage_name is not None:
                 await insist_on_one_place(session, revisions, destination.proxy, destination.storage_name)
             wanted = [
@@ -207,7 +215,7 @@ class ArtifactRevisionService:
             )
         options = ImportOptions(
             force=task.force,
-            path=None if task.path == _default_path(task.artifact_revision) else task.path,
+            path=None if task.path == default_path(task.artifact_revision) else task.path,
             on_conflict=task.on_conflict,
             storage=self._chosen_storage(task),
         )
@@ -253,7 +261,7 @@ class ArtifactRevisionService:
         caller may see.
         """
         async with self._database.read() as session:
-            await _load_revisions(session, [revision_id], field="input.artifactRevisionId")
+            await load_revisions(session, [revision_id], field="input.artifactRevisionId")
             task_id = await session.scalar(
                 visible_tasks(caller)
                 .with_only_columns(ImportTask.id)
@@ -443,7 +451,7 @@ async def _record_accepted(session: AsyncSession, task_ids: Sequence[UUID]) -> s
     return set(recorded)
 
 
-async def _load_revisions(
+async def load_revisions(
     session: AsyncSession, revision_ids: Sequence[UUID], *, lock: bool = False, field: str | None = None
 ) -> list[ArtifactRevision]:
     """Return the revisions in the order asked for, with artifact and registry; refuses what cannot be imported."""
@@ -484,7 +492,7 @@ def _new_task(
     caller: Caller, revision: ArtifactRevision, destination: _Destination, options: ImportOptions
 ) -> ImportTask:
     artifact = revision.artifact
-    path = options.path or _default_path(revision)
+    path = options.path or default_path(revision)
     order = wire.ImportOrder(
         task_id=uuid4(),
         request_id=caller.request_id,
@@ -516,7 +524,8 @@ def _new_task(
     )
 
 
-def _default_path(revision: ArtifactRevision) -> str:
+def default_path(revision: ArtifactRevision) -> str:
+    """Return where a revision lands unless told otherwise."""
     return f"{revision.artifact.name}/{revision.version.replace('/', '%2F')}"
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -231,6 +231,27 @@ async def load_pages(
     for row in await session.execute(chosen):
         rows_of[row.parent].append(row)
     return {each: _page(rows, order, request) for each, rows in rows_of.items()}
+
+
+_LISTED = Order((SortKey("key", literal("")),))
+
+
+def page_of(rows: Sequence[T], key: Callable[[T], str], request: PageRequest) -> Page[T]:
+    """Return one page of a list that is at hand, sorted by `key`, which no two rows share."""
+    for cursor, field in ((request.after, "after"), (request.before, "before")):
+        if cursor is not None:
+            bound: str = _LISTED.values(cursor, field)[0]
+            rows = [row for row in rows if (key(row) > bound if field == "after" else key(row) < bound)]
+    start = request.offset or 0
+    chosen = (rows[::-1] if request.backward else rows)[start:]
+    shown = list(chosen[: request.size])
+    more = len(chosen) > request.size
+    if request.backward:
+        shown.reverse()
+    cursors = [_LISTED.cursor([key(row)]) for row in shown]
+    if request.backward:
+        return Page(shown, cursors, has_next=request.before is not None, has_previous=more)
+    return Page(shown, cursors, has_next=more, has_previous=request.after is not None or bool(start))
 
 
 async def count_rows(session: AsyncSession, statement: Statement) -> int:

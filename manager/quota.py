@@ -13,7 +13,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from manager.access import may_import_to_artifact_storage, require_admin, require_project_member
+from manager.access import (
+    WritableVFolder,
+    may_import_to_artifact_storage,
+    require_admin,
+    require_project_member,
+)
 from manager.audit import audit
 from manager.auth import Caller
 from manager.db import Database
@@ -139,6 +144,14 @@ class Quotas:
                 await require_project_member(session, caller, place.project_id, field="projectId")
             elif place.storage_name is not None:
                 await may_import_to_artifact_storage(session, caller)
+        return await self._look(place)
+
+    async def of_folder(self, folder: WritableVFolder) -> QuotaState:
+        """Return the quota that a folder counts against, as `look` does: who may fill it may know how much fits."""
+        return await self._look(QuotaPlace.of_vfolder(folder.vfolder))
+
+    async def _look(self, place: QuotaPlace) -> QuotaState:
+        async with self._database.read() as session:
             row = await session.get(Quota, place.id)
         if row is None:
             return await self._unlimited(place)

@@ -193,6 +193,11 @@ class VFolders:
         except (BadRequest, PathRefused, NotFound) as exc:
             raise type(exc)(exc.message, field="path") from exc
 
+    async def models(self, vfolder: VFolder) -> list[wire.VFolderModel]:
+        """Return what the manifests in the folder tell, sorted by path. Raises `Unavailable` as `usage` does."""
+        client, volume = self._place(vfolder.host, field="vfolderId")
+        return await client.vfolder_models(volume, wire.VFolderID.parse(vfolder.vfid))
+
     async def usage(self, vfolder: VFolder) -> wire.VFolderUsage:
         """Return bytes and files in the folder. Raises `Unavailable` where its proxy does not answer."""
         client, volume = self._place(vfolder.host, field="vfolderId")

@@ -17,6 +17,8 @@ from proxy_client.wire import (
     ErrorBody,
     ImportAccepted,
     ImportOrder,
+    ImportPreview,
+    ImportPreviewOrder,
     ImportRejection,
     ImportReport,
     PresignedURL,
@@ -30,6 +32,7 @@ from proxy_client.wire import (
     VFolderCreate,
     VFolderFile,
     VFolderID,
+    VFolderModel,
     VFolderUsage,
     VolumeInfo,
 )
@@ -150,6 +153,17 @@ class StorageProxyClient:
         return await self._ask(
             list[VFolderFile], "GET", f"{_vfolder_path(volume, vfid)}/files", params={"path": path}
         )
+
+    async def vfolder_models(self, volume: str, vfid: VFolderID) -> list[VFolderModel]:
+        """Return what the manifests in the folder tell, sorted by path and artifact."""
+        return await self._ask(list[VFolderModel], "GET", f"{_vfolder_path(volume, vfid)}/models")
+
+    async def preview_import(
+        self, volume: str, vfid: VFolderID, order: ImportPreviewOrder, *, request_id: str
+    ) -> ImportPreview:
+        """Return what an import into the folder would bring and meet; changes nothing."""
+        path = f"{_vfolder_path(volume, vfid)}/preview"
+        return await self._ask(ImportPreview, "POST", path, body=order, request_id=request_id)
 
     # Artifact storages and registries.
 

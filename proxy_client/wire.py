@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -317,6 +318,48 @@ class VFolderFile(_Answer):
     size: int
     is_directory: bool
     modified_at: datetime
+
+
+class ImportPreviewOrder(_Request):
+    """The body of `POST …/vfolders/{folder}/preview`: what would be imported, and where to in the vfolder."""
+
+    registry_name: Name
+    model: ModelRef
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+
+
+class PathConflict(_Answer):
+    """What lies in the way of an import; `path` is relative to the vfolder's root."""
+
+    path: str
+    reason: str
+
+
+class ImportPreview(_Answer):
+    """What an import would meet; sizes in bytes, `missing_bytes` those that do not lie there yet.
+
+    `conflicts` come in the order of the model's files. `truncated`: there may be more of them, and less may be missing.
+    """
+
+    total_bytes: int
+    missing_bytes: int
+    conflicts: list[PathConflict] = []
+    truncated: bool = False
+
+
+class VFolderModel(_Answer):
+    """What a manifest in a vfolder tells; `path` is the folder that the import filled, "/" for the vfolder's root."""
+
+    artifact: ModelId
+    version: Revision
+    path: str
+    registry: Name
+    commit: Commit
+    size: int
+    file_count: int
+    imported_at: AwareDatetime
+    task_id: UUID
+    requested_by: UUID
 
 
 class ArtifactStorageInfo(_Answer):

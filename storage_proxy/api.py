@@ -21,6 +21,7 @@ from proxy_client.wire import (
     ErrorBody,
     ImportAccepted,
     ImportOrder,
+    ImportPreviewOrder,
     QuotaScopeID,
     QuotaScopeUpdate,
     VFolderCreate,
@@ -29,6 +30,7 @@ from proxy_client.wire import (
 from storage_proxy.auth import check_secret
 from storage_proxy.imports.jobs import PAGE
 from storage_proxy.site import Site
+from storage_proxy.storages.base import ImportPlan
 from storage_proxy.volumes.base import AbstractVolume
 from storage_proxy.volumes.paths import check_destination
 
@@ -150,6 +152,35 @@ async def vfolder_files(site: Site, request: Request) -> Response:
     return _encode(await _volume(site, request).list_files(_vfid(request), path))
 
 
+async def vfolder_models(site: Site, request: Request) -> Response:
+    """`GET …/vfolders/{folder}/models`."""
+    return _encode(await _volume(site, request).list_models(_vfid(request)))
+
+
+async def preview_import(site: Site, request: Request) -> Response:
+    """`POST …/vfolders/{folder}/preview`: what an import would bring and meet."""
+    volume, vfid = _volume(site, request), _vfid(request)
+    order = await _decode(request, ImportPreviewOrder)
+    check_destination(order.path)
+    registry = site.pipeline.registry(order.registry_name)
+    model = order.model
+    async with _answered_in_time():
+        commit = model.commit or await registry.resolve(model.model_id, model.revision)
+        files = await registry.list_files(model.model_id, commit)
+    plan = ImportPlan(
+        # Of no import: nothing is staged under it.
+        task_id=uuid.uuid4(),
+        requested_by=uuid.UUID(int=0),
+        registry=order.registry_name,
+        model_id=model.model_id,
+        revision=model.revision,
+        commit=commit,
+        path=order.path,
+        files=tuple(files),
+    )
+    return _encode(await volume.preview(vfid, plan))
+
+
 # Artifact storages and registries.
 
 
@@ -250,6 +281,8 @@ def routes(site: Site) -> list[Route]:
         ("DELETE", f"{scope}/vfolders/{{folder}}", delete_vfolder),
         ("GET", f"{scope}/vfolders/{{folder}}/usage", vfolder_usage),
         ("GET", f"{scope}/vfolders/{{folder}}/files", vfolder_files),
+        ("GET", f"{scope}/vfolders/{{folder}}/models", vfolder_models),
+        ("POST", f"{scope}/vfolders/{{folder}}/preview", preview_import),
         ("GET", "/artifact-storages", list_artifact_storages),
         ("GET", "/registries/{registry}/models", search_models),
         ("GET", "/registries/{registry}/models/{org}/{name}", get_model),

@@ -20,6 +20,7 @@ from manager.paging import (
 )
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _SIZES = f"{DEFAULT_PAGE_SIZE} without it, {MAX_PAGE_SIZE} at most"
 
@@ -91,9 +92,7 @@ async def connect(
     return connection(page, node, count)
 
 
-def connection(
-    page: Page[AnyRow], node: Callable[[AnyRow], T], count: Callable[[], Awaitable[int]]
-) -> Connection[T]:
+def connection(page: Page[R], node: Callable[[R], T], count: Callable[[], Awaitable[int]]) -> Connection[T]:
     """Present a page that is already loaded."""
     return Connection(
         page_info=PageInfo(

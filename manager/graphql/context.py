@@ -17,6 +17,7 @@ from manager.handover import Handover
 from manager.hosts import Hosts
 from manager.imports import ArtifactRevisionService
 from manager.presigned import PresignedURLs
+from manager.previews import ImportPreviews
 from manager.projects import Projects
 from manager.quota import Quotas
 from manager.registries import Registries
@@ -53,6 +54,7 @@ class Services:
         self.sharing = Sharing(database)
         self.hosts = Hosts(database, proxies)
         self.quotas = Quotas(database, settings, proxies)
+        self.previews = ImportPreviews(database, self.quotas, proxies)
         self.changes = Changes(database)
 
 

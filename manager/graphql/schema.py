@@ -14,6 +14,7 @@ from manager.graphql.errors import ErrorCode, presented
 from manager.graphql.hosts import HostMutation, HostQuery
 from manager.graphql.lifecycle import LifecycleMutation
 from manager.graphql.limits import RequestLimits
+from manager.graphql.previews import PreviewQuery
 from manager.graphql.projects import ProjectMutation, ProjectQuery
 from manager.graphql.quota import QuotaMutation, QuotaQuery
 from manager.graphql.registries import RegistryMutation, RegistryQuery
@@ -38,6 +39,7 @@ class Query(
     SharingQuery,
     HostQuery,
     QuotaQuery,
+    PreviewQuery,
     AuditQuery,
 ):
     """What can be asked."""

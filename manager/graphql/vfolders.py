@@ -18,6 +18,7 @@ from manager.graphql.connections import (
     Limit,
     Offset,
     connect,
+    connection,
     page_request,
 )
 from manager.graphql.context import Info
@@ -32,12 +33,14 @@ from manager.graphql.ids import parse_id
 from manager.graphql.loaders import SeenVFolder, kept
 from manager.graphql.projects import Project
 from manager.graphql.scalars import ByteSize
-from manager.paging import Order, SortKey
+from manager.paging import Order, SortKey, page_of
 from proxy_client import wire
 from proxy_client.errors import StowageError
 
 # Seconds that a list waits for a proxy before it shows its folders without their usage.
 USAGE_TIMEOUT = 5.0
+# The proxy looks around for five seconds.
+MODELS_TIMEOUT = 10.0
 
 
 @strawberry.type(description="What a folder holds.")
@@ -49,6 +52,58 @@ class VFolderUsage:
     limit_bytes: ByteSize | None = strawberry.field(
         description="The limit of the quota scope that the folder counts against; null is no limit."
     )
+
+
+@strawberry.type(
+    name="VFolderModel", description="A model in a folder, as the manifest that its import left tells."
+)
+class VFolderModel:
+    """A model in a folder; holds what its manifest tells, which whoever may write to the folder may have changed."""
+
+    found: strawberry.Private[wire.VFolderModel]
+
+    artifact: str = strawberry.field(description="The artifact's name, `org/name`.")
+    version: str = strawberry.field(description="The revision that was imported.")
+    path: str = strawberry.field(description="The directory that it fills; `/` is the folder's root.")
+    registry: str = strawberry.field(description="The name of the registry that it came from.")
+    commit: str = strawberry.field(description="The commit that was imported.")
+    size: ByteSize = strawberry.field(description="The size of all its files.")
+    file_count: int = strawberry.field(description="The number of its files.")
+    imported_at: datetime = strawberry.field(description="When it was imported.")
+    task_id: strawberry.ID = strawberry.field(description="The import's plain UUID.")
+
+    @classmethod
+    def of(cls, found: wire.VFolderModel) -> "VFolderModel":
+        """Present a proxy's answer."""
+        return cls(
+            found=found,
+            artifact=found.artifact,
+            version=found.version,
+            path=found.path,
+            registry=found.registry,
+            commit=found.commit,
+            size=ByteSize(found.size),
+            file_count=found.file_count,
+            imported_at=found.imported_at,
+            task_id=strawberry.ID(str(found.task_id)),
+        )
+
+    @field("The address of who imported it; null where the caller may not see the import.")
+    async def imported_by(self, info: Info) -> str | None:
+        """Name the user, to those who could also read it from the import itself."""
+        context, user_id = info.context, self.found.requested_by
+        if user_id == context.caller.user_id:
+            return context.caller.email
+        if not context.caller.is_admin:
+            task = await context.loaders.tasks.load(self.found.task_id)
+            if task is None or task.requested_by_id != user_id:
+                return None
+        user = await context.loaders.users.load(user_id)
+        return user.email if user else None
+
+
+def _place_of(model: wire.VFolderModel) -> str:
+    return f"{model.path}\t{model.artifact}@{model.version}"
 
 
 @strawberry.type(description="A folder on a shared volume.")
@@ -83,6 +138,35 @@ class VFolder(Node):
             return None
         row = await info.context.loaders.projects.load(self.row.project_id)
         return Project(row=row) if row else None
+
+    @field("The models in it, by path, as their manifests tell: the first thousand that a search finds, those near its "
+           "root first; asked of its storage proxy, and null when that gives no answer.")  # fmt: skip
+    async def models(
+        self,
+        info: Info,
+        *,
+        before: Before = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        first: First = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        limit: Limit = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> Connection[VFolderModel] | None:
+        """Ask the proxy."""
+        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
+        if not self.seen.visible:
+            return None
+        try:
+            async with asyncio.timeout(MODELS_TIMEOUT):
+                found = await info.context.services.vfolders.models(self.row)
+        except (StowageError, TimeoutError):
+            return None
+        found.sort(key=_place_of)
+
+        async def count() -> int:
+            return len(found)
+
+        return connection(page_of(found, _place_of, request), VFolderModel.of, count)
 
     @field("What it holds, asked of its storage proxy; null when that gives no answer.")
     async def usage(self, info: Info) -> VFolderUsage | None:

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from proxy_client.wire import (
+    ImportPreview,
     OnConflict,
     QuotaScope,
     QuotaScopeID,
     VFolderFile,
     VFolderID,
+    VFolderModel,
     VFolderUsage,
     VolumeInfo,
 )
@@ -66,6 +68,10 @@ class AbstractVolume(ABC):
         Raises `NotFound`, or `BadRequest` at field `path` for what is not a directory.
         """
 
+    @abstractmethod
+    async def list_models(self, vfid: VFolderID) -> list[VFolderModel]:
+        """Return what the manifests in the folder tell, sorted by path and artifact; of a large folder, those near its root."""
+
     # Files.
 
     @abstractmethod
@@ -121,6 +127,10 @@ class AbstractVolume(ABC):
     @abstractmethod
     async def check_conflicts(self, vfid: VFolderID, plan: ImportPlan, on_conflict: OnConflict) -> None:
         """As `AbstractStorage.check_conflicts`."""
+
+    @abstractmethod
+    async def preview(self, vfid: VFolderID, plan: ImportPlan) -> ImportPreview:
+        """Return within seconds what publishing the plan would bring and meet. Changes nothing, and is no promise."""
 
     @abstractmethod
     async def publish(

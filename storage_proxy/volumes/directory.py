@@ -13,7 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from proxy_client.errors import BadRequest, DestinationConflict, NotFound, StorageFailure
-from proxy_client.wire import OnConflict, VFolderFile
+from proxy_client.wire import ImportPreview, OnConflict, VFolderFile, VFolderModel
 from storage_proxy.storages.base import (
     AbstractStorage,
     Digests,
@@ -35,6 +35,7 @@ from storage_proxy.volumes.paths import (
     join,
     shown,
 )
+from storage_proxy.volumes.preview import find_models, preview
 from storage_proxy.volumes.publish import Publication, began, published
 from storage_proxy.volumes.quota import Usage, insist_on_space, measure
 from storage_proxy.volumes.staging import DirectoryStaging, stream
@@ -237,6 +238,16 @@ class Directory(AbstractStorage):
 
         return await _run(f"listing {shown(path)}", work)
 
+    async def list_models(self) -> list[VFolderModel]:
+        """As `AbstractVolume.list_models`."""
+
+        def work() -> list[VFolderModel]:
+            with self._root() as root:
+                return find_models(root)
+
+        with fsio.translated("looking for models"):
+            return await walk_in_thread(work)
+
     async def usage(self) -> Usage:
         """Count bytes and files of everything in the folder."""
 
@@ -340,6 +351,17 @@ class Directory(AbstractStorage):
                     os.close(destination)
 
         await _run("looking for conflicts", work)
+
+    async def preview(self, plan: ImportPlan) -> ImportPreview:
+        """As `AbstractVolume.preview`."""
+        check_plan(plan)
+
+        def work() -> ImportPreview:
+            with self._root() as root:
+                return preview(root, plan)
+
+        with fsio.translated("looking what is in the way"):
+            return await walk_in_thread(work)
 
     async def publish(
         self, plan: ImportPlan, staged: Sequence[ManifestFile], on_conflict: OnConflict

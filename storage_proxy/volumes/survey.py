@@ -162,6 +162,7 @@ class Surveyor:
             manifest = read_manifest(self._destination, name)
             if manifest is None:
                 continue
+            self._note(manifest)
             if manifest.artifact != self._plan.model_id:
                 for file in manifest.files:
                     self._others.setdefault(file.path, []).append((file, manifest.artifact))
@@ -173,6 +174,9 @@ class Surveyor:
                 self._survey.manifest = place
             else:
                 self._survey.retired.append(place)
+
+    def _note(self, manifest: Manifest) -> None:
+        """Learn more from a manifest of the destination."""
 
     def _in_the_way(self, path: str, why: str, *, overwritable: bool = False) -> None:
         self._survey.obstacles.setdefault(path, why)

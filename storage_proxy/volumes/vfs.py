@@ -14,11 +14,13 @@ from uuid import UUID
 
 from proxy_client.errors import NotFound, StorageFailure
 from proxy_client.wire import (
+    ImportPreview,
     OnConflict,
     QuotaScope,
     QuotaScopeID,
     VFolderFile,
     VFolderID,
+    VFolderModel,
     VFolderUsage,
     VolumeInfo,
 )
@@ -170,6 +172,9 @@ class VFSVolume(AbstractVolume):
     async def list_files(self, vfid: VFolderID, path: str = "") -> list[VFolderFile]:
         return await self._folder(vfid).list_files(path)
 
+    async def list_models(self, vfid: VFolderID) -> list[VFolderModel]:
+        return await self._folder(vfid).list_models()
+
     # Files.
 
     def sanitize_vfpath(self, vfid: VFolderID, path: str) -> str:  # noqa: ARG002 -- one policy for all folders
@@ -221,6 +226,9 @@ class VFSVolume(AbstractVolume):
 
     async def check_conflicts(self, vfid: VFolderID, plan: ImportPlan, on_conflict: OnConflict) -> None:
         await self._folder(vfid).check_conflicts(plan, on_conflict)
+
+    async def preview(self, vfid: VFolderID, plan: ImportPlan) -> ImportPreview:
+        return await self._folder(vfid).preview(plan)
 
     async def publish(
         self, vfid: VFolderID, plan: ImportPlan, staged: Sequence[ManifestFile], on_conflict: OnConflict

@@ -57,6 +57,9 @@ class WireProxy:
         self.check_fault: tuple[Json, int] | None = None
         self.unpublished: list[tuple[str, Json]] = []
         self.presigned: list[tuple[str, Json]] = []
+        self.kept: list[Json] = []
+        self.preview: Json = {"total_bytes": 10, "missing_bytes": 10}
+        self.previewed: list[Json] = []
         self.down = False
         self.app = Starlette(
             routes=[
@@ -79,6 +82,10 @@ class WireProxy:
                 ),
                 Route("/volumes/{v}/quota-scopes/{scope}/vfolders/{f}/usage", self._usage),
                 Route("/volumes/{v}/quota-scopes/{scope}/vfolders/{f}/files", self._files),
+                Route("/volumes/{v}/quota-scopes/{scope}/vfolders/{f}/models", self._kept),
+                Route(
+                    "/volumes/{v}/quota-scopes/{scope}/vfolders/{f}/preview", self._preview, methods=["POST"]
+                ),
                 Route("/registries/{r}/models", self._search),
                 Route("/registries/{r}/models/{model:path}", self._model),
                 Route("/readyz", self._ready),
@@ -177,6 +184,13 @@ class WireProxy:
                 {"code": "PATH_REFUSED", "message": "no '..' in a path; name it plainly"}, 422
             )
         return JSONResponse(self.files)
+
+    async def _kept(self, _request: Request) -> Response:
+        return JSONResponse(self.kept)
+
+    async def _preview(self, request: Request) -> Response:
+        self.previewed.append(await request.json())
+        return JSONResponse(self.preview)
 
     async def _search(self, _request: Request) -> Response:
         return JSONResponse([model | {"revisions": []} for model in self.models.values()])
