@@ -1,6 +1,8 @@
 """What the pickle machine reads from, what it remembers, and what it tells."""
 
 import enum
+import errno
+import io
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -166,7 +168,13 @@ class Source:
         if offset - self._base <= self.end:
             self.at = offset - self._base
         elif self._jumps:
-            self._stream.seek(self._origin + offset)
+            try:
+                self._stream.seek(self._origin + offset)
+            except (OSError, OverflowError, ValueError) as exc:
+                # A length that no file system has: what is there ends before.
+                if isinstance(exc, OSError) and exc.errno not in {errno.EINVAL, errno.EOVERFLOW}:
+                    raise
+                self._stream.seek(0, io.SEEK_END)
             self.buffer, self._base, self.at, self.end = b"", offset, 0, 0
         else:
             while self.offset < offset and self.fill():

@@ -41,7 +41,10 @@ class PicklescanVerifier(SandboxedVerifier):
         from picklescan.scanner import SafetyLevel, scan_bytes  # noqa: PLC0415 -- for the worker processes alone
 
         # What scan_file_path does with the path that it opens.
-        scanned = scan_bytes(stream, path, PurePosixPath(path).suffix, strict=True)
+        try:
+            scanned = scan_bytes(stream, path, PurePosixPath(path).suffix, strict=True)
+        except Exception as exc:  # noqa: BLE001 -- it raises anything over bytes that are no pickle; it has not looked then
+            return FileResult(covered=False, reason=f"picklescan could not read it ({type(exc).__name__})")
         named = [
             found
             for found in scanned.globals

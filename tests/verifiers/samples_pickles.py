@@ -149,6 +149,9 @@ def harmless() -> dict[str, bytes]:
         "weights that begin like PROTO": b"\x80\x3f" * 64,
         "weights that begin like protocol 2": b"\x80\x02\xfe\xff" * 64,
         "zeros": bytes(1000),
+        "weights that begin like a length beyond any file": b"\x96"
+        + struct.pack("<Q", (1 << 63) - 9)
+        + bytes(99),
         "text about pickles": pickle.dumps(
             "A pickle of os.system begins with `cos`, a line feed, and `system`."
         ),

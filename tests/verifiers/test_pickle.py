@@ -4,6 +4,7 @@ import pickle
 import struct
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,17 @@ def test_a_stream_that_cannot_seek_tells_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", harmless())
 def test_honest_content_is_clean(name: str) -> None:
     assert examine(harmless()[name]) == FileResult()
+
+
+@pytest.mark.parametrize("begin", [b"", b"\x80\x04" + stack_global("os", "getpid") + b")R"])
+def test_a_length_that_no_file_system_has_ends_the_pickle(begin: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(begin + b"\x96" + struct.pack("<Q", (1 << 63) - 9) + bytes(99))
+
+    with (tmp_path / "file").open("rb") as stream:
+        found = examine_pickle(stream, POLICY, path="model.bin")
+
+    assert worst_severity(found.findings) == ("blocked" if begin else "clean")
+    assert found.covered is not bool(begin)
 
 
 @pytest.mark.parametrize("protocol", range(6))
