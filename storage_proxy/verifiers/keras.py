@@ -22,6 +22,9 @@ _AREAS = frozenset(
 )  # fmt: skip
 """Parts of Keras that a model is built of; others (`utils`, `legacy`, `backend`) reach files, the network or Python."""
 _CODE_CLASSES = frozenset({"Lambda", "__lambda__"})
+_LOADING_CLASSES = frozenset({"TFSMLayer"})
+"""Layers that load what lies somewhere else."""
+_LOOKUPS = frozenset({"StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"})
 _FUNCTION_CLASSES = frozenset({"function", "TFOpLambda"})
 _HARMLESS_FUNCTIONS = re.compile(
     r"(?:math|nn|keras|__operators__|linalg|signal|image|random|strings|cast|reshape|concat|stack|split|expand_dims|squeeze|transpose|shape|where|ones|zeros|tile|pad|gather|one_hot|identity|clip_by_value|convert_to_tensor|slice|range|repeat|reverse|unstack|compat\.v1\.(?:shape|transpose|gather|nn\.\w+))\b(?:\.\w+)*"
@@ -67,6 +70,9 @@ def _examine_class(item: dict[str, Any], content: Content) -> None:
             "keras-foreign-module", "format", f"the model is built of {module}.{name}, outside Keras"
         )
     config = item["config"]
+    vocabulary = config.get("vocabulary") if isinstance(config, dict) else None
+    if name in _LOADING_CLASSES or (name in _LOOKUPS and isinstance(vocabulary, str)):
+        content.block("keras-outside", "format", f"the layer {name} loads a file from outside the model")
     if name == "TFOpLambda" and isinstance(config, dict):
         function = config.get("function")
         if not isinstance(function, str) or not _HARMLESS_FUNCTIONS.fullmatch(function):

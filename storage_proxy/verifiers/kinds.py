@@ -33,6 +33,7 @@ class Kind(enum.Enum):
     ZSTD = "a Zstandard stream"
     SNAPPY = "a Snappy stream"
     LZOP = "an LZO stream"
+    OLD_JOBLIB = "a stream as joblib packed it before 0.10"
     AR = "an ar archive"
     CPIO = "a cpio archive"
     ISO = "a disk image"
@@ -58,7 +59,7 @@ PROGRAMS = frozenset(
 )
 UNOPENED = frozenset(
     {
-        Kind.SEVEN_ZIP, Kind.RAR, Kind.CAB, Kind.LZ4, Kind.ZSTD, Kind.SNAPPY, Kind.LZOP,
+        Kind.SEVEN_ZIP, Kind.RAR, Kind.CAB, Kind.LZ4, Kind.ZSTD, Kind.SNAPPY, Kind.LZOP, Kind.OLD_JOBLIB,
         Kind.AR, Kind.CPIO, Kind.ISO, Kind.RPM, Kind.OLE,
     }
 )  # fmt: skip
@@ -79,6 +80,7 @@ _MAGICS: list[tuple[bytes, Kind]] = [
     (b"\x28\xb5\x2f\xfd", Kind.ZSTD),
     (b"\xff\x06\x00\x00sNaPpY", Kind.SNAPPY),
     (b"\x89LZO\x00\r\n\x1a\n", Kind.LZOP),
+    (b"ZF0x", Kind.OLD_JOBLIB),
     (b"!<arch>\n", Kind.AR),
     (b"070701", Kind.CPIO),
     (b"070702", Kind.CPIO),

@@ -17,7 +17,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _DUNDER = re.compile(r"__[a-z]\w*?__|__[a-z]+\w*|\b\w*[a-z]__\b")
-_WHOLE_DUNDER = re.compile(r"__[a-z][a-z0-9_]*?__")
+_WHOLE_DUNDER = re.compile(r"__[a-z][a-z0-9_]*?__", re.IGNORECASE)
+_CHARACTER_FORMAT = re.compile(r"%(?:\(\w*\))?[-+ #0-9.]*c|\{[^{}]*:[^{}]*c\}")
 _ESCAPE = re.compile(
     r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|N\{([^}]{0,88})\}|(.))",
     re.DOTALL,
@@ -26,6 +27,9 @@ _LARGEST_CHARACTER = 0x10FFFF
 _STATEMENTS = frozenset({"include", "import", "extends", "from"})
 _REACHING = frozenset(
     {"attr", "getattr", "popen", "subprocess", "builtins", "import_module", "eval", "exec", "mro", "os"}
+)
+_REWRITING = frozenset(
+    {"lower", "upper", "swapcase", "title", "capitalize", "reverse", "replace", "translate", "fromhex"}
 )
 _GADGETS = frozenset({"lipsum", "cycler", "joiner", "get_flashed_messages", "url_for"})
 _MARKS = ("{%", "{{")
@@ -45,6 +49,8 @@ class _Code:
     strings: list[str] = field(default_factory=list)
     statements: list[str] = field(default_factory=list)
     joined_underscores: bool = False
+    rewritten: bool = False
+    """Whether a string of the template's own is changed before it is used, or underscores get a name."""
 
 
 def examine_template(text: str, content: Content, where: str) -> None:
@@ -58,6 +64,8 @@ def examine_template(text: str, content: Content, where: str) -> None:
         elif name in _GADGETS or (name.startswith("_") and before == "."):
             _flag(content, where, f"uses {name}")
     _examine_strings(code, content, where)
+    if code.rewritten:
+        _flag(content, where, "changes a text of its own, which may become a name with two underscores")
     for statement in code.statements:
         if statement in _STATEMENTS:
             _flag(content, where, f"loads another template ({statement})")
@@ -67,6 +75,8 @@ def _examine_strings(code: _Code, content: Content, where: str) -> None:
     for string in code.strings:
         if _WHOLE_DUNDER.search(string):
             _block(content, where, f"spells a name with two underscores: {string[:80]}")
+        elif _CHARACTER_FORMAT.search(string):
+            _flag(content, where, f"makes characters of numbers: {string[:80]}")
         elif _DUNDER.search(string) or re.fullmatch(r"__+", string):
             _flag(content, where, f"spells part of a name with two underscores: {string[:80]}")
     if code.joined_underscores or _WHOLE_DUNDER.search("".join(code.strings)):
@@ -116,6 +126,7 @@ def _read_code(text: str, begin: int, code: _Code, *, is_statement: bool) -> int
         elif value not in "-+":
             first = False
         recent = [*recent[-2:], value]
+        code.rewritten |= _rewrites(recent)
         code.joined_underscores |= _joins_underscores(recent)
         before = value[-1:]
     return len(text)
@@ -131,6 +142,14 @@ def _joins_underscores(recent: list[str]) -> bool:
     if operator == "*":
         return "'_" in {left, right}
     return operator in {"~", "+"} and left.startswith("'") and left.endswith("_") and right.startswith("'_")
+
+
+def _rewrites(recent: list[str]) -> bool:
+    """Whether the last three tokens change a string, `'…'|lower`, or give a name to underscores, `x = '_'`."""
+    left, operator, right = ("", "", "", *recent)[-3:]
+    if operator == "=":
+        return right.startswith("'_") and not right[1:].strip("_")
+    return left.startswith("'") and operator in {"|", "."} and right in _REWRITING
 
 
 def _resolved(string: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +14,14 @@ from storage_proxy.verifiers.templates import examine_template, looks_like_templ
 _LONGEST_TEMPLATE = 1 << 20
 _LONGEST_GRAPH_TEXT = 64 << 20
 _PIECE = 1 << 20
+_PYTHON = sys.stdlib_module_names - {"collections", "functools", "math"}
 _OVERLAP = 1 << 12
 _TEMPLATE_SUFFIXES = frozenset({".jinja", ".jinja2", ".j2"})
 _CODE_SUFFIXES = frozenset({".py", ".pyw", ".pyc"})
 _GRAPH_SUFFIXES = frozenset({".pbtxt", ".prototxt"})
 _PYTHON_SHEBANG = re.compile(rb"#!.*python", re.IGNORECASE)
 _YAML_TAG = re.compile(rb"!!python/|tag:yaml\.org,2002:python/|!%21python")
+_YAML_TARGET = re.compile(rb"_target_[\"']?[ \t]*:[ \t]*[\"']?([A-Za-z_][\w.]*)")
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 
 
@@ -55,6 +58,8 @@ def examine_text(content: Content, head: bytes) -> None:
             if _YAML_TAG.search(piece):
                 content.block("yaml-python", "format", "the YAML makes Python objects")
                 break
+            for match in _YAML_TARGET.finditer(piece):
+                _examine_target(match[1].decode(), content)
     if content.suffix in _GRAPH_SUFFIXES or re.match(
         rb"(?:saved_model_schema_version|meta_graphs|node)\s*[:{]", start
     ):
@@ -105,12 +110,29 @@ def examine_parsed(value: Any, content: Content) -> None:
                 content.remote_code(
                     "auto-map", f"{key} names Python code for the loader to run: {_first(named)}"
                 )
+        _examine_parts(item, content)
         for key, template in item.items():
             if "template" in key:
                 for text in _texts(template):
                     if key == "chat_template" or looks_like_template(text):
                         examine_template(text, content, key)
     examine_keras(value, content)
+
+
+def _examine_parts(item: dict[str, Any], content: Content) -> None:
+    """Note parts that Hydra or Sentence Transformers would import by their names."""
+    if isinstance(target := item.get("_target_"), str):
+        _examine_target(target, content)
+    if content.name.endswith("modules.json") and {"idx", "path"} <= item.keys():
+        kind = item.get("type")
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            content.remote_code("foreign-module", f"the model is built of {kind}, outside its library")
+
+
+def _examine_target(target: str, content: Content) -> None:
+    """Note what Hydra would call by its name; a model is built of no part of Python's own library."""
+    if target.partition(".")[0] in _PYTHON:
+        content.block("config-target", "code", f"the configuration calls {target}")
 
 
 def _names_code(named: Any) -> bool:
