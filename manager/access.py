@@ -28,6 +28,7 @@ from manager.auth import Caller, bearer
 from manager.db import Database
 from manager.models import (
     ApiToken,
+    ArtifactRevision,
     HostPermission,
     ImportTask,
     Project,
@@ -37,11 +38,13 @@ from manager.models import (
     User,
     UserGrant,
     UserStatus,
+    VerificationWaiver,
     VFolder,
     VFolderGrant,
     VFolderInvitation,
     VFolderPermission,
     VFolderStatus,
+    utc_now,
 )
 from manager.settings import Settings
 from proxy_client import wire
@@ -411,7 +414,23 @@ async def authorize_import(
                 await writable_vfolder(session, caller, task.vfolder_id)
         except (NotFound, Forbidden, Conflict) as refusal:
             return wire.Authorization(allowed=False, reason=refusal.message)
-    return wire.Authorization(allowed=True)
+        waivers = await _waivers(session, task.artifact_revision_id)
+    return wire.Authorization(allowed=True, waivers=waivers)
+
+
+def waiver_in_force() -> ColumnElement[bool]:
+    """Hold for the waivers that count now."""
+    return and_(VerificationWaiver.revoked_at.is_(None), VerificationWaiver.expires_at > utc_now())
+
+
+async def _waivers(session: AsyncSession, revision_id: UUID) -> list[wire.Waiver]:
+    found = await session.scalars(
+        select(VerificationWaiver)
+        .join(ArtifactRevision, ArtifactRevision.artifact_id == VerificationWaiver.artifact_id)
+        .where(ArtifactRevision.id == revision_id, waiver_in_force())
+        .order_by(VerificationWaiver.created_at, VerificationWaiver.id)
+    )
+    return [wire.Waiver(id=row.id, verifier=row.verifier, rule=row.rule, file=row.file) for row in found]
 
 
 def _is_member(

@@ -582,6 +582,7 @@ class ImportTask(Base):
     decision: Mapped[ApprovalDecision | None] = mapped_column(_choice(ApprovalDecision))
     decision_reason: Mapped[str | None] = mapped_column(Text)
     decided_at: Mapped[datetime | None]
+    approval_until: Mapped[datetime | None]
     # The revision's status before this import, for an import to artifact storage.
     status_before: Mapped[ArtifactStatus | None] = mapped_column(_choice(ArtifactStatus))
 
@@ -607,6 +608,27 @@ class ImportTask(Base):
     artifact_revision: Mapped[ArtifactRevision] = relationship()
     vfolder: Mapped[VFolder | None] = relationship()
     requested_by: Mapped[User] = relationship()
+
+
+class VerificationWaiver(Base):
+    """An administrator's word that certain findings in an artifact's files do not stand in the way, for a while.
+
+    `rule` None is every rule of the verifier, `file` None every file.
+    """
+
+    __tablename__ = "verification_waivers"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    artifact_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("artifacts.id", ondelete="CASCADE"), index=True)
+    verifier: Mapped[str] = mapped_column(String(64))
+    rule: Mapped[str | None] = mapped_column(String(100))
+    file: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    created_by_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoked_by_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("users.id"))
 
 
 class AuditEntry(Base):

@@ -108,6 +108,8 @@ def settle(revision: ArtifactRevision, task: ImportTask) -> bool:
         # A scan may have moved the digest meanwhile: then the archive is behind, and must look so.
         revision.digest = revision.digest or task.commit
         revision.verification = task.verification
+    elif task.verification is not None and revision.stored_commit is None:
+        revision.verification = task.verification
     return changed
 
 

@@ -218,7 +218,7 @@ def _take_over(task: ImportTask, report: wire.ImportReport) -> None:
     task.sequence = report.sequence
     task.ordered_at = task.ordered_at or utc_now()
     task.status = ImportTaskStatus[report.state.name]
-    if task.status is ImportTaskStatus.RUNNING:
+    if not report.state.terminal:
         # What was said holds for what was looked at then: an import that asks again is decided again.
         task.decision = None
     task.step = ImportStep[report.step.name] if report.step else None
@@ -226,6 +226,7 @@ def _take_over(task: ImportTask, report: wire.ImportReport) -> None:
     task.bytes_done, task.bytes_total = report.bytes_done, report.bytes_total
     task.bytes_per_second = report.bytes_per_second
     task.commit = report.commit
+    task.approval_until = report.approval_until
     task.started_at = report.started_at
     if report.verification is not None:
         task.verification = storable(report.verification.model_dump(mode="json"))

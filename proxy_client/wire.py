@@ -201,7 +201,10 @@ class ImportFault(_Answer):
 
 
 class Finding(_Answer):
-    """One thing that a verifier found in one file (`member` is the name inside an archive)."""
+    """One thing that a verifier found in one file (`member` is the name inside an archive).
+
+    `waiver` is that by which an administrator let it pass.
+    """
 
     file: str
     member: str | None = None
@@ -209,6 +212,16 @@ class Finding(_Answer):
     category: str
     severity: str
     message: str
+    waiver: UUID | None = None
+
+
+class Waiver(_Answer):
+    """An administrator's word that findings of one verifier do not stand in the way; `rule` or `file` null is any."""
+
+    id: UUID
+    verifier: str
+    rule: str | None = None
+    file: str | None = None
 
 
 class VerifierReport(_Answer):
@@ -236,7 +249,8 @@ class VerificationReport(_Answer):
 class ImportReport(_Answer):
     """The whole state of one import. `sequence` grows with every change of any import of the proxy; sizes in bytes.
 
-    `bytes_reused` are those of `bytes_done` that the proxy had already and copied.
+    `bytes_reused` are those of `bytes_done` that the proxy had already and copied. `approval_until` is when an import
+    that needs approval is given up.
     """
 
     task_id: UUID
@@ -252,6 +266,7 @@ class ImportReport(_Answer):
     commit: str | None = None
     verification: VerificationReport | None = None
     error: ImportFault | None = None
+    approval_until: datetime | None = None
     attempts: int = 0
     sequence: int
     created_at: datetime
@@ -262,12 +277,14 @@ class ImportReport(_Answer):
 class Authorization(_Answer):
     """The manager's answer to a proxy's question whether the requester may still write there.
 
-    `cancelled`: the manager has ended the import, and its word to the proxy may still be on the way.
+    `cancelled`: the manager has ended the import, and its word to the proxy may still be on the way. `waivers` are
+    those in force for the artifact.
     """
 
     allowed: bool
     cancelled: bool = False
     reason: str | None = None
+    waivers: list[Waiver] = []
 
 
 # The volumes.

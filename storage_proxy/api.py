@@ -22,6 +22,7 @@ from proxy_client.wire import (
     ImportAccepted,
     ImportOrder,
     ImportPreviewOrder,
+    ImportRejection,
     QuotaScopeID,
     QuotaScopeUpdate,
     VFolderCreate,
@@ -69,6 +70,21 @@ async def cancel_import(site: Site, request: Request) -> Response:
     """`POST /imports/{task_id}/cancel`: the outcome comes as an event."""
     task_id = _uuid(request, "task_id")
     await site.jobs.request_cancel(task_id)
+    return _encode(ImportAccepted(task_id=task_id), status=202)
+
+
+async def approve_import(site: Site, request: Request) -> Response:
+    """`POST /imports/{task_id}/approve`: the outcome comes as an event."""
+    task_id = _uuid(request, "task_id")
+    await site.approvals.approve(task_id)
+    return _encode(ImportAccepted(task_id=task_id), status=202)
+
+
+async def reject_import(site: Site, request: Request) -> Response:
+    """`POST /imports/{task_id}/reject`: the outcome comes as an event."""
+    task_id = _uuid(request, "task_id")
+    rejection = await _decode(request, ImportRejection)
+    await site.approvals.reject(task_id, rejection.reason)
     return _encode(ImportAccepted(task_id=task_id), status=202)
 
 
@@ -273,6 +289,8 @@ def routes(site: Site) -> list[Route]:
         ("GET", "/imports/events", import_events),
         ("GET", "/imports/{task_id}", get_import),
         ("POST", "/imports/{task_id}/cancel", cancel_import),
+        ("POST", "/imports/{task_id}/approve", approve_import),
+        ("POST", "/imports/{task_id}/reject", reject_import),
         ("GET", "/volumes", list_volumes),
         ("GET", "/volumes/{volume}", get_volume),
         ("GET", scope, get_quota_scope),

@@ -3,13 +3,14 @@
 import asyncio
 import hmac
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 import httpx
 from pydantic import ValidationError
 
 from proxy_client.errors import PermissionRevoked, Unauthenticated, Unavailable
-from proxy_client.wire import Authorization
+from proxy_client.wire import Authorization, Waiver
 from storage_proxy.settings import Settings
 
 RETRY_SECONDS = 1.0
@@ -40,8 +41,8 @@ class ManagerAuthorizer:
         """Close all connections."""
         await self._http.aclose()
 
-    async def insist(self, task_id: UUID) -> None:
-        """Return if the requester may write there now.
+    async def insist(self, task_id: UUID) -> Sequence[Waiver]:
+        """Return if the requester may write there now: the waivers that are in force for what is imported.
 
         Waits for a manager that cannot be reached, up to the setting `authorize-deadline`.
         Raises `PermissionRevoked` or `ImportCancelled`, or `Unavailable` after the deadline.
@@ -59,6 +60,7 @@ class ManagerAuthorizer:
             raise ImportCancelled
         if not answer.allowed:
             raise PermissionRevoked(answer.reason or "the requester may no longer write to the destination")
+        return answer.waivers
 
     async def _ask(self, task_id: UUID) -> Authorization:
         headers = {"Authorization": f"Bearer {self._settings.secrets[0]}"}

@@ -121,6 +121,11 @@ class VerificationSection(Section):
     publish_flagged: bool = Field(
         default=False, description="Publish what is flagged; else an administrator approves it first."
     )
+    approval_timeout: Seconds = Field(
+        default=604800.0,
+        gt=0,
+        description="Time in which a flagged import has to be approved, else it is rejected.",
+    )
     processes: int = Field(
         default=2, ge=1, le=64, description="Limited processes of one worker in which files are parsed."
     )

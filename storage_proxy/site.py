@@ -3,9 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
+from proxy_client.wire import Waiver
 from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.imports.approvals import Approvals
 from storage_proxy.imports.fetch import Engine
 from storage_proxy.imports.holdings import Holdings
 from storage_proxy.imports.jobs import ImportJobs
@@ -16,8 +19,6 @@ from storage_proxy.storages.base import PlannedFile
 from storage_proxy.storages.pool import StoragePool
 from storage_proxy.transfer.buffers import Buffers
 from storage_proxy.transfer.gate import ConnectionGate
-from storage_proxy.verifiers.policy import Policy
-from storage_proxy.verifiers.suite import load_suite
 from storage_proxy.verifiers.verification import Verification
 from storage_proxy.volumes.pool import VolumePool
 
@@ -40,13 +41,14 @@ class Site:
     storage_pool: StoragePool
     registries: dict[str, HuggingFaceRegistry]
     jobs: ImportJobs
+    approvals: Approvals
     pipeline: ImportPipeline
     share: Share
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        """Open everything; the database is connected at its first use."""
+        """Open everything; the database is connected at its first use. Raises `BadRequest` for a verifier that cannot be made."""
         volume_pool = VolumePool.from_settings(settings)
         storage_pool = StoragePool.from_settings(settings)
         registries = {
@@ -60,12 +62,23 @@ class Site:
             total=lambda: settings.worker.connections // share.workers,
         )
         engine = Engine(settings.transfer, gate, Buffers(_BUFFERS))
-        suite = load_suite(["integrity"], [])
+        suite = settings.verification.load_suite()
+        sandbox = settings.verification.open_sandbox()
 
-        def verifications(_registry: str, files: Sequence[PlannedFile]) -> Verification:
-            return Verification(suite.verifiers, Policy(), files, optional=suite.optional)
+        def verifications(
+            registry: str, files: Sequence[PlannedFile], waivers: Sequence[Waiver]
+        ) -> Verification:
+            return Verification(
+                suite.verifiers,
+                settings.policy(registry),
+                files,
+                optional=suite.optional,
+                waivers=waivers,
+                sandbox=sandbox,
+            )
 
-        async with ImportJobs.open(settings.database_url, settings.proxy.database_schema) as jobs:
+        async with sandbox, ImportJobs.open(settings.database_url, settings.proxy.database_schema) as jobs:
+            approvals = Approvals(jobs, timedelta(seconds=settings.verification.approval_timeout))
             pipeline = ImportPipeline(
                 settings,
                 volume_pool,
@@ -77,7 +90,7 @@ class Site:
                 authorizer,
             )
             try:
-                yield cls(settings, volume_pool, storage_pool, registries, jobs, pipeline, share)
+                yield cls(settings, volume_pool, storage_pool, registries, jobs, approvals, pipeline, share)
             finally:
                 await authorizer.aclose()
                 for registry in registries.values():

@@ -20,9 +20,10 @@ from pgqueuer.domain.errors import RetryRequested
 from pgqueuer.domain.models import Context, Job
 
 from proxy_client import logs
-from proxy_client.errors import AttemptsExhausted, Internal, StowageError, Unavailable
-from proxy_client.wire import ImportFault, ImportState
+from proxy_client.errors import AttemptsExhausted, Internal, Rejected, StowageError, Unavailable
+from proxy_client.wire import ArtifactStorageImportStep, ImportFault, ImportState
 from storage_proxy.auth import ImportCancelled
+from storage_proxy.imports.approvals import ApprovalNeeded
 from storage_proxy.imports.jobs import DATABASE_AWAY, ENTRYPOINT, Attempt, CancelRequested, LeaseLost
 from storage_proxy.imports.progress import ImportProgress
 from storage_proxy.settings import Settings, load_settings
@@ -94,6 +95,8 @@ class Worker:
         while True:
             try:
                 await self.site.jobs.adopt_orphans(manager.queue_manager_id)
+                for task_id in await self.site.approvals.give_up():
+                    log.info("nobody approved an import in time", task_id=str(task_id))
                 self.site.share.workers = max(1, await self.site.jobs.live_workers(LIVE_SECONDS))
             except (Unavailable, *DATABASE_AWAY):
                 log.warning("the database is away; dead workers' imports are looked for later")
@@ -140,6 +143,14 @@ class Worker:
                 log.info("the import is cancelled")
             finally:
                 self._running.discard(scope)
+        if state is ImportState.NEEDS_APPROVAL:
+            try:
+                await _outlast(lambda: self.site.approvals.wait(task_id, fence, progress.final()))
+            except CancelRequested:
+                state = ImportState.CANCELLED
+            else:
+                log.info("the import waits for an approval")
+                return True
         if state is ImportState.CANCELLED and not await self._cancel_wanted(progress):
             if self.stop.is_set():
                 return False
@@ -174,6 +185,9 @@ class Worker:
                 f"the import was started {attempt.number - 1} times without coming to an end; it is given up"
             )
             return ImportState.FAILED, ImportFault(code=AttemptsExhausted.code, message=text)
+        if attempt.refusal is not None:
+            step = ArtifactStorageImportStep.VERIFY
+            return ImportState.FAILED, ImportFault(code=Rejected.code, message=attempt.refusal, step=step)
         order = attempt.order
         if attempt.commit:
             # What an earlier attempt pinned stays pinned, even if its staging is gone.
@@ -182,7 +196,9 @@ class Worker:
             )
         try:
             context = self.site.pipeline.context(order)
-            await _followed(self.site.pipeline.run(context, progress), progress)
+            await _followed(self.site.pipeline.run(context, progress, attempt.approved), progress)
+        except ApprovalNeeded:
+            return ImportState.NEEDS_APPROVAL, None
         except StowageError as exc:
             return ImportState.FAILED, ImportFault(code=exc.code, message=exc.message, step=progress.step)
         except ImportCancelled:

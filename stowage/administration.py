@@ -64,6 +64,21 @@ class Quota(TypedDict):
     reportedAt: str | None
 
 
+class Waiver(TypedDict):
+    """Findings of a verifier that do not stand in the way of a model, for a while."""
+
+    id: str
+    artifact: dict[str, str]
+    verifier: str
+    rule: str | None
+    file: str | None
+    reason: str
+    createdAt: str
+    expiresAt: str
+    revokedAt: str | None
+    createdBy: dict[str, str]
+
+
 class AuditEntry(TypedDict):
     """Something that was done."""
 
@@ -83,6 +98,9 @@ _HOST_PERMISSION = "id host permissions user { id email } project { id name }"
 _QUOTA = (
     "id host quotaScopeId storageName limitBytes usedBytes reservedBytes availableBytes enforced reportedAt "
     "user { id email } project { id name }"
+)
+_WAIVER = (
+    "id artifact { id name } verifier rule file reason createdAt expiresAt revokedAt createdBy { id email }"
 )
 _PERSON = "id email role status createdAt permissions"
 
@@ -155,6 +173,20 @@ ROTATE_TOKEN = """mutation RotateToken($id: ID!, $expiresAt: DateTime, $keepUnti
 EXPIRE_TOKEN = """mutation ExpireToken($id: ID!, $expiresAt: DateTime) {
   setTokenExpiry(input: {id: $id, expiresAt: $expiresAt}) { token {
     id name createdAt expiresAt revokedAt user { id email } } } }"""  # noqa: S105 -- as above
+
+WAIVERS = f"""query Waivers($artifact: ID, $inForce: Boolean, $first: Int!, $after: String) {{
+  verificationWaivers(artifactId: $artifact, inForce: $inForce, first: $first, after: $after) {{
+    {_PAGE} edges {{ node {{ {_WAIVER} }} }} }} }}"""
+CREATE_WAIVER = f"""mutation CreateWaiver(
+  $artifact: ID!, $verifier: String!, $rule: String, $file: String, $reason: String!, $expiresAt: DateTime!
+) {{ createVerificationWaiver(input: {{
+  artifactId: $artifact, verifier: $verifier, rule: $rule, file: $file, reason: $reason, expiresAt: $expiresAt
+}}) {{ waiver {{ {_WAIVER} }} }} }}"""
+REVOKE_WAIVER = f"""mutation RevokeWaiver($id: ID!) {{
+  revokeVerificationWaiver(input: {{id: $id}}) {{ waiver {{ {_WAIVER} }} }} }}"""
+APPROVE = "mutation Approve($id: ID!) { approveImportTask(input: {taskId: $id}) { task { id status } } }"
+REJECT_IMPORT = """mutation RejectImport($id: ID!, $reason: String) {
+  rejectImportTask(input: {taskId: $id, reason: $reason}) { task { id status } } }"""
 
 AUDIT = f"""query Audit(
   $actor: ID, $action: String, $subject: String, $since: DateTime, $first: Int!, $after: String
@@ -339,6 +371,48 @@ class Administration:
         """Set when a token ends; None is never."""
         data = self._client.execute(EXPIRE_TOKEN, {"id": token_id, "expiresAt": expires_at})
         return cast("Token", data["setTokenExpiry"]["token"])
+
+    # Verification.
+
+    def waivers(self, artifact_id: str | None, *, in_force: bool | None) -> Iterator[Waiver]:
+        """Yield waivers, the newest first."""
+        found = self._client.pages(WAIVERS, "verificationWaivers", artifact=artifact_id, inForce=in_force)
+        return cast("Iterator[Waiver]", found)
+
+    def create_waiver(
+        self,
+        artifact_id: str,
+        *,
+        verifier: str,
+        rule: str | None,
+        file: str | None,
+        reason: str,
+        expires_at: str,
+    ) -> Waiver:
+        """Let findings of a verifier in an artifact's files pass."""
+        variables = {
+            "artifact": artifact_id,
+            "verifier": verifier,
+            "rule": rule,
+            "file": file,
+            "reason": reason,
+            "expiresAt": expires_at,
+        }
+        data = self._client.execute(CREATE_WAIVER, variables)
+        return cast("Waiver", data["createVerificationWaiver"]["waiver"])
+
+    def revoke_waiver(self, waiver_id: str) -> Waiver:
+        """End a waiver."""
+        data = self._client.execute(REVOKE_WAIVER, {"id": waiver_id})
+        return cast("Waiver", data["revokeVerificationWaiver"]["waiver"])
+
+    def approve_import(self, task_id: str) -> None:
+        """Let an import that waits for approval be published."""
+        self._client.execute(APPROVE, {"id": task_id})
+
+    def reject_import(self, task_id: str, reason: str | None) -> None:
+        """End an import that waits for approval."""
+        self._client.execute(REJECT_IMPORT, {"id": task_id, "reason": reason})
 
     # What was done.
 

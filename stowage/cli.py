@@ -49,6 +49,7 @@ _MODULES = {
     "project": "projects",
     "host": "hosts",
     "quota": "quotas",
+    "waiver": "waivers",
     "audit": "audit",
     "hub": "parts",
     "manager": "services",

@@ -199,7 +199,9 @@ class ArtifactRevision(Node):
     updated_at: datetime | None = column("updated_at", "When a scan or an import last changed it.")
     digest: str | None = column("digest", "The commit that the last scan or import saw.")
 
-    @field("What the verifiers said when it was last brought into the artifact storage.")
+    @field(
+        "What the verifiers said of the copy in the artifact storage, or of the last one that was to go there."
+    )
     def verification_result(self) -> ArtifactVerificationResult | None:
         """Present the stored report."""
         return verification_result(self.row.verification)

@@ -27,6 +27,7 @@ from manager.storages import Storages
 from manager.users import Users
 from manager.vault import Vault
 from manager.vfolders import VFolders
+from manager.waivers import Waivers
 from proxy_client.client import StorageProxyClient
 
 
@@ -46,6 +47,7 @@ class Services:
         self.registries = Registries(database, settings, vault, self.handover)
         self.storages = Storages(database, settings, vault, self.handover)
         self.cleanup = Cleanup(database, settings, proxies)
+        self.waivers = Waivers(database)
         self.approvals = Approvals(database, proxies)
         self.presigned = PresignedURLs(database, proxies)
         self.vfolders = VFolders(database, settings, proxies)

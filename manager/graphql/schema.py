@@ -25,6 +25,7 @@ from manager.graphql.subscriptions import Subscription
 from manager.graphql.tasks import TaskMutation, TaskQuery
 from manager.graphql.users import UserMutation, UserQuery
 from manager.graphql.vfolders import VFolderMutation, VFolderQuery
+from manager.graphql.waivers import WaiverMutation, WaiverQuery
 
 
 @strawberry.type(description="What can be asked.")
@@ -40,6 +41,7 @@ class Query(
     HostQuery,
     QuotaQuery,
     PreviewQuery,
+    WaiverQuery,
     AuditQuery,
 ):
     """What can be asked."""
@@ -58,6 +60,7 @@ class Mutation(
     SharingMutation,
     HostMutation,
     QuotaMutation,
+    WaiverMutation,
 ):
     """What can be done."""
 

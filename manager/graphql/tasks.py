@@ -81,6 +81,9 @@ class ImportTask(Node):
     request_id: str = column("request_id", "Ties the task to the request that ordered it, and to log lines.")
     created_at: datetime = column("created_at", "When it was accepted.")
     started_at: datetime | None = column("started_at", "When its storage proxy began.")
+    approval_expires_at: datetime | None = column(
+        "approval_until", "When an import that NEEDS_APPROVAL is given up; null otherwise."
+    )
     finished_at: datetime | None = column("finished_at", "When it came to its end.")
 
     @field("What is imported.")

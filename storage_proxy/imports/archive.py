@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from proxy_client.errors import VerificationBlocked
 from proxy_client.wire import ArtifactStorageImportStep
 from storage_proxy.auth import ManagerAuthorizer
 from storage_proxy.concurrency import to_the_end
@@ -21,7 +22,12 @@ class ArchiveStep:
         plan, storage = context.step_metadata["plan"], context.storage(self.step)
         staged = context.step_metadata.get("staged", [])
         if not await storage.publishing(plan.task_id):
-            await self.authorizer.insist(plan.task_id)
+            waivers = {waiver.id for waiver in await self.authorizer.insist(plan.task_id)}
+            if not set(context.step_metadata.get("relied_on", ())) <= waivers:
+                raise VerificationBlocked(
+                    "a waiver by which the model passed its verification is not in force any more; "
+                    "ask an administrator for another one"
+                )
             await progress.begin_publishing()
         # From here a cancel comes too late, and a publish that is cut short would have to be rolled forward.
         await to_the_end(storage.publish(plan, staged, context.order.on_conflict))

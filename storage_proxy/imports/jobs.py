@@ -56,6 +56,9 @@ ACQUIRE_SECONDS = 5.0
 PAGE = 500
 
 
+# Whether there is something to do for an import: one that waits for an approval is left alone.
+_TO_DO = """finished_at IS NULL AND (state <> 'needs_approval' OR cancel_requested
+    OR approved IS NOT NULL OR refusal IS NOT NULL)"""
 # Whether the queue manager in the named column still holds its lock, which is in pg_locks as two numbers.
 _ALIVE = """EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
@@ -94,7 +97,10 @@ def engine_queries(connection: asyncpg.Connection, schema: str) -> Queries:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One worker's hold on an import."""
+    """One worker's hold on an import.
+
+    approved: the report that an administrator approved. refusal: why the import ends REJECTED.
+    """
 
     order: ImportOrder
     fence: int
@@ -103,6 +109,8 @@ class Attempt:
     publishing: bool
     published: bool
     cancel_requested: bool
+    approved: VerificationReport | None
+    refusal: str | None
 
 
 class ImportJobs:
@@ -152,7 +160,7 @@ class ImportJobs:
         Raises `Conflict` if the task id stands for another order.
         """
         body = order.model_dump_json()
-        async with self._changing() as connection:
+        async with self.changing() as connection:
             added = await connection.fetchval(
                 """INSERT INTO imports (task_id, request_id, "order", sequence)
                    VALUES ($1, $2, $3::jsonb, nextval('imports_sequence'))
@@ -162,7 +170,7 @@ class ImportJobs:
                 body,
             )
             if added:
-                await self._enqueue(connection, order.task_id)
+                await self.enqueue(connection, order.task_id)
                 return
             known = await connection.fetchval('SELECT "order" FROM imports WHERE task_id = $1', order.task_id)
         if ImportOrder.model_validate_json(known) != order:
@@ -183,7 +191,7 @@ class ImportJobs:
 
         Raises `NotFound`.
         """
-        async with self._changing() as connection:
+        async with self.changing() as connection:
             row = await connection.fetchrow("SELECT * FROM imports WHERE task_id = $1 FOR UPDATE", task_id)
             if row is None:
                 raise NotFound(f"there is no import {task_id}", field="task_id")
@@ -197,6 +205,9 @@ class ImportJobs:
                 )
                 return
             await connection.execute("UPDATE imports SET cancel_requested = true WHERE task_id = $1", task_id)
+            if row["state"] == ImportState.NEEDS_APPROVAL:
+                await self.enqueue(connection, task_id)
+                return
             await engine_queries(connection, self._schema).notify_job_cancellation([JobId(row["job_id"])])
 
     async def changes_after(self, sequence: int) -> list[ImportReport]:
@@ -249,11 +260,12 @@ class ImportJobs:
 
         `holder` is the queue manager's id: while its connection lives, nobody adopts the import.
         """
-        async with self._changing() as connection:
+        async with self.changing() as connection:
             row = await connection.fetchrow(
-                """UPDATE imports SET fence = fence + 1, attempts = attempts + 1, state = 'running', held_by = $2,
-                          started_at = coalesce(started_at, now()), sequence = nextval('imports_sequence')
-                   WHERE task_id = $1 AND finished_at IS NULL RETURNING *""",
+                f"""UPDATE imports SET fence = fence + 1, attempts = attempts + 1, state = 'running', held_by = $2,
+                          approval_until = NULL, started_at = coalesce(started_at, now()),
+                          sequence = nextval('imports_sequence')
+                   WHERE task_id = $1 AND {_TO_DO} RETURNING *""",  # noqa: S608 -- a constant
                 task_id,
                 holder,
             )
@@ -267,6 +279,8 @@ class ImportJobs:
             publishing=row["publishing"],
             published=row["published"],
             cancel_requested=row["cancel_requested"],
+            approved=VerificationReport.model_validate_json(row["approved"]) if row["approved"] else None,
+            refusal=row["refusal"],
         )
 
     async def record(self, task_id: UUID, fence: int, changes: dict[str, Any]) -> None:
@@ -283,9 +297,9 @@ class ImportJobs:
         # Column names come from this package's own code, never from outside.
         statement = f"""UPDATE imports SET {", ".join(sets)}, sequence = nextval('imports_sequence')
             WHERE task_id = $1 AND fence = $2 AND finished_at IS NULL RETURNING cancel_requested, publishing"""  # noqa: S608
-        async with self._changing() as connection:
+        async with self.changing() as connection:
             row = await connection.fetchrow(statement, task_id, fence, *map(_plain, changes.values()))
-        _check(row)
+        check_held(row)
 
     async def check(self, task_id: UUID, fence: int) -> None:
         """Raise `LeaseLost` or `CancelRequested` if the attempt should end."""
@@ -293,11 +307,11 @@ class ImportJobs:
             WHERE task_id = $1 AND fence = $2 AND finished_at IS NULL"""
         with _translated():
             row = await self._ask("fetchrow", held, task_id, fence)
-        _check(row)
+        check_held(row)
 
     async def begin_publishing(self, task_id: UUID, fence: int) -> None:
         """Pass the point after which a cancel is too late. Raises `LeaseLost` or `CancelRequested`."""
-        async with self._changing() as connection:
+        async with self.changing() as connection:
             row = await connection.fetchrow(
                 """UPDATE imports SET publishing = publishing OR NOT cancel_requested,
                           sequence = nextval('imports_sequence')
@@ -305,7 +319,7 @@ class ImportJobs:
                 task_id,
                 fence,
             )
-        _check(row)
+        check_held(row)
 
     async def finish(self, task_id: UUID, fence: int, state: ImportState, changes: dict[str, Any]) -> None:
         """Settle the import in a terminal state. Raises `LeaseLost`."""
@@ -313,7 +327,7 @@ class ImportJobs:
         sets = ", ".join(f'"{column}" = ${number}' for number, column in enumerate(columns, start=3))
         statement = f"""UPDATE imports SET {sets}, finished_at = now(), sequence = nextval('imports_sequence')
             WHERE task_id = $1 AND fence = $2 AND finished_at IS NULL RETURNING task_id"""  # noqa: S608 -- as in record
-        async with self._changing() as connection:
+        async with self.changing() as connection:
             if await connection.fetchrow(statement, task_id, fence, *map(_plain, columns.values())) is None:
                 raise LeaseLost
 
@@ -346,14 +360,14 @@ class ImportJobs:
                 self._schema,
             )
             orphans = await connection.fetch(
-                f"""SELECT task_id FROM imports WHERE finished_at IS NULL AND state <> 'needs_approval'
+                f"""SELECT task_id FROM imports WHERE {_TO_DO}
                     AND NOT EXISTS (SELECT FROM {self._queue} AS job WHERE job.id = imports.job_id)
                     AND (held_by IS NULL OR NOT {_ALIVE.format("held_by")})
                     FOR UPDATE SKIP LOCKED""",  # noqa: S608 -- as above
                 self._schema,
             )
             for orphan in orphans:
-                await self._enqueue(connection, orphan["task_id"])
+                await self.enqueue(connection, orphan["task_id"])
 
     @asynccontextmanager
     async def queue_manager(self) -> AsyncIterator[tuple[QueueManager, asyncio.Event]]:
@@ -384,7 +398,8 @@ class ImportJobs:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             return await getattr(connection, method)(*arguments)
 
-    async def _enqueue(self, connection: asyncpg.Connection, task_id: UUID) -> None:
+    async def enqueue(self, connection: asyncpg.Connection, task_id: UUID) -> None:
+        """Queue an import, in the caller's transaction."""
         queries = engine_queries(connection, self._schema)
         (job,) = await queries.enqueue(
             ENTRYPOINT, str(task_id).encode(), dedupe_key=str(task_id), on_conflict="update_priority"
@@ -392,7 +407,8 @@ class ImportJobs:
         await connection.execute("UPDATE imports SET job_id = $2 WHERE task_id = $1", task_id, job)
 
     @asynccontextmanager
-    async def _changing(self) -> AsyncIterator[asyncpg.Connection]:
+    async def changing(self) -> AsyncIterator[asyncpg.Connection]:
+        """Give a transaction that alone changes imports; whoever listens hears of it at its end. Raises `Unavailable`."""
         with _translated():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1), 0)", self.channel)
@@ -445,7 +461,8 @@ def _translated() -> Iterator[None]:
         raise Unavailable("the storage proxy's database does not answer; try again later") from exc
 
 
-def _check(row: asyncpg.Record | None) -> None:
+def check_held(row: asyncpg.Record | None) -> None:
+    """Raise `LeaseLost` for no row, `CancelRequested` for one that says so before its import publishes."""
     if row is None:
         raise LeaseLost
     if row["cancel_requested"] and not row["publishing"]:
@@ -474,6 +491,7 @@ def _report(row: asyncpg.Record) -> ImportReport:
         commit=row["commit"],
         verification=orjson.loads(row["verification"]) if row["verification"] else None,
         error=orjson.loads(row["error"]) if row["error"] else None,
+        approval_until=row["approval_until"],
         attempts=row["attempts"],
         sequence=row["sequence"],
         created_at=row["created_at"],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from proxy_client.errors import BadRequest, NotFound, StowageError
-from proxy_client.wire import ArtifactStorageImportStep, ImportOrder, StorageTargetName
+from proxy_client.wire import ArtifactStorageImportStep, ImportOrder, StorageTargetName, VerificationReport
 from storage_proxy.auth import ManagerAuthorizer
 from storage_proxy.concurrency import together
 from storage_proxy.imports.archive import ArchiveStep
@@ -72,23 +72,37 @@ class ImportPipeline:
             )
         return self.registries[name]
 
-    async def run(self, context: ImportStepContext, progress: ImportProgress) -> None:
-        """Bring the model to its destination. Raises a `StowageError`; then nothing of it is visible."""
+    async def run(
+        self,
+        context: ImportStepContext,
+        progress: ImportProgress,
+        approved: VerificationReport | None = None,
+    ) -> None:
+        """Bring the model to its destination. `approved` is the report that an administrator approved.
+
+        Raises a `StowageError`, or `ApprovalNeeded`; then nothing of it is visible.
+        """
         try:
-            await self._run(context, progress)
+            await self._run(context, progress, approved)
         finally:
             # However it ends: a descriptor keeps the room of what is removed.
             for staging in context.step_metadata.get("areas", {}).values():
                 staging.close()
 
-    async def _run(self, context: ImportStepContext, progress: ImportProgress) -> None:
+    async def _run(
+        self, context: ImportStepContext, progress: ImportProgress, approved: VerificationReport | None
+    ) -> None:
         download = DownloadStep(self.engine, self.holdings, self.volume_pool)
-        verify = VerifyStep(self.verifications)
+        verify = VerifyStep(
+            self.verifications,
+            approved=approved,
+            publish_flagged=self.settings.verification.publish_flagged,
+        )
         archive = ArchiveStep(self.authorizer)
         registry = self.registry(context.registry_name)
 
         if not await self._publishing(context):
-            await self.authorizer.insist(context.order.task_id)
+            context.step_metadata["waivers"] = await self.authorizer.insist(context.order.task_id)
         await progress.enter(download.step)
         await download.prepare(context, registry, progress)
         if not await self._publishing(context):

@@ -1,5 +1,6 @@
 """VERIFY: every file of the plan is there with the registry's size and digest, and no verifier objects."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +8,9 @@ from functools import partial
 from typing import BinaryIO
 
 from proxy_client.errors import DigestMismatch, StorageFailure, VerificationBlocked, VerificationIncomplete
-from proxy_client.wire import ArtifactStorageImportStep, VerificationReport
+from proxy_client.wire import ArtifactStorageImportStep, VerificationReport, Waiver
 from storage_proxy.concurrency import side_by_side
+from storage_proxy.imports.approvals import ApprovalNeeded, covers
 from storage_proxy.imports.arrivals import Arrival, Arrivals
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.progress import ImportProgress
@@ -17,19 +19,26 @@ from storage_proxy.storages.base import Digests, ImportPlan, ManifestFile, Plann
 from storage_proxy.verifiers.base import StagedFile
 from storage_proxy.verifiers.verification import Verification
 from storage_proxy.volumes.paths import join
+from storage_proxy.volumes.threads import in_thread, stop_point
 
+_PIECE = 1 << 20  # bytes
 _WIDTH = 4  # files that are looked at or copied side by side
 DOWNLOAD, VERIFY, ARCHIVE = ArtifactStorageImportStep
 
-Verifications = Callable[[str, Sequence[PlannedFile]], Verification]
-"""Makes the verification of one import: from the registry's name and the planned files."""
+Verifications = Callable[[str, Sequence[PlannedFile], Sequence[Waiver]], Verification]
+"""Makes the verification of one import: from the registry's name, the planned files and the waivers in force."""
 
 
 @dataclass
 class VerifyStep:
-    """Runs the verifiers over each file as it arrives; the report is stored whatever it says."""
+    """Runs the verifiers over each file as it arrives; the report is stored whatever it says.
+
+    approved: the report that an administrator approved; its files, which waited, are read and hashed again.
+    """
 
     verifications: Verifications
+    approved: VerificationReport | None = None
+    publish_flagged: bool = False
     step = ArtifactStorageImportStep.VERIFY
     _staged: dict[str, ManifestFile] = field(default_factory=dict)
     _digests: dict[str, Digests] = field(default_factory=dict)
@@ -37,7 +46,9 @@ class VerifyStep:
     async def follow(self, context: ImportStepContext, arrivals: Arrivals) -> None:
         """Bring each arriving file to this step's storage, examine it, and bring it on to where it is published from."""
         plan: ImportPlan = context.step_metadata["plan"]
-        context.step_metadata["verification"] = self.verifications(context.registry_name, plan.files)
+        context.step_metadata["verification"] = self.verifications(
+            context.registry_name, plan.files, context.step_metadata.get("waivers", ())
+        )
         areas = await self._areas(context)
 
         async def take(_: int) -> None:
@@ -73,10 +84,11 @@ class VerifyStep:
             return
         await self._bring(context, areas, DOWNLOAD, VERIFY, file)
         opener = partial(_open_staged, areas[VERIFY], file.path)
-        await verification.file(StagedFile(file.path, file.size, arrival.digests, opener))
+        digests = arrival.digests if self.approved is None else await in_thread(_hashed, file, opener)
+        await verification.file(StagedFile(file.path, file.size, digests, opener))
         await self._bring(context, areas, VERIFY, ARCHIVE, file)
-        self._digests[file.path] = arrival.digests
-        self._staged[file.path] = ManifestFile(path=file.path, size=file.size, sha256=arrival.digests.sha256)
+        self._digests[file.path] = digests
+        self._staged[file.path] = ManifestFile(path=file.path, size=file.size, sha256=digests.sha256)
 
     @staticmethod
     async def _bring(
@@ -97,22 +109,40 @@ class VerifyStep:
         return _stream(context.storage(ARCHIVE).open_local(join(plan.path, file.path)), file.path)
 
     async def conclude(self, context: ImportStepContext, progress: ImportProgress) -> None:
-        """Leave `staged` (the files to publish) for ARCHIVE.
+        """Leave `staged` (the files to publish) and `relied_on` (the waivers that mattered) for ARCHIVE.
 
-        Raises `DigestMismatch`, `VerificationBlocked` or `VerificationIncomplete`.
+        Raises `DigestMismatch`, `VerificationBlocked`, `VerificationIncomplete` or `ApprovalNeeded`.
         """
         plan: ImportPlan = context.step_metadata["plan"]
         report = await context.step_metadata["verification"].conclude()
         await progress.verified(report)
-        _insist_on_clean(report)
+        flagged = report.verdict == "flagged"
+        if flagged and not (self.publish_flagged or covers(self.approved, report)):
+            raise ApprovalNeeded
+        if not flagged:
+            _insist_on_clean(report)
         context.step_metadata["staged"] = [
             self._staged[file.path] for file in plan.files if file.path in self._staged
         ]
+        context.step_metadata["relied_on"] = context.step_metadata["verification"].relied_on
         context.step_metadata["digests"] = self._digests
 
 
 def _open_staged(area: StagingArea, path: str) -> BinaryIO:
     return _stream(area.open_local(path), path)
+
+
+def _hashed(file: PlannedFile, opener: Callable[[], BinaryIO]) -> Digests:
+    blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if file.wants_blob_id else None
+    sha256, size = hashlib.sha256(), 0
+    with opener() as stream:
+        while piece := stream.read(_PIECE):
+            stop_point()
+            sha256.update(piece)
+            if blob is not None:
+                blob.update(piece)
+            size += len(piece)
+    return Digests(size, sha256.hexdigest(), None if blob is None else blob.hexdigest())
 
 
 def _stream(fd: int | None, path: str) -> BinaryIO:
@@ -128,7 +158,7 @@ def _insist_on_clean(report: VerificationReport) -> None:
         finding
         for verifier in report.verifiers
         for finding in verifier.findings
-        if finding.severity not in {"note", "flag"}
+        if finding.severity not in {"note", "flag"} and finding.waiver is None
     ]
     if report.verdict == "blocked" and findings:
         kind = DigestMismatch if findings[0].category == "integrity" else VerificationBlocked

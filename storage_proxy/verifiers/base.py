@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
+from uuid import UUID
 
-from proxy_client.wire import Finding
+from proxy_client.wire import Finding, Waiver
 from storage_proxy.storages.base import Digests, PlannedFile
 from storage_proxy.verifiers.policy import Policy
 
@@ -18,6 +19,8 @@ Verdict = Literal["clean", "flagged", "incomplete", "blocked"]
 Severity = Literal["note", "flag", "block"]
 """`note` is for people and changes no verdict; `flag` asks for an approval; `block` refuses."""
 
+LONGEST_PATH = 5000
+"""Characters of a file's name in a report."""
 _LONGEST_TEXT = 500
 _SEVERITIES: dict[str, Verdict] = {"note": "clean", "flag": "flagged", "block": "blocked"}
 
@@ -123,14 +126,34 @@ def worst_severity(findings: Iterable[Finding]) -> Literal["clean", "flagged", "
     return "blocked" if "blocked" in verdicts else "flagged" if "flagged" in verdicts else "clean"
 
 
+def waive(verifier: str, finding: Finding, waivers: Sequence[Waiver]) -> Finding:
+    """Return the finding with the first waiver that holds for it, and with no other one: a verifier cannot waive.
+
+    Files with bytes that are not the registry's are no matter of opinion: nothing waives what `integrity` finds.
+    """
+    holding: UUID | None = None
+    if verifier != "integrity" and finding.severity != "note":
+        for waiver in waivers:
+            if (
+                waiver.verifier == verifier
+                and waiver.rule in {None, finding.rule}
+                and waiver.file in {None, plain(finding.file, LONGEST_PATH)}
+            ):
+                holding = waiver.id
+                break
+    return finding if finding.waiver == holding else finding.model_copy(update={"waiver": holding})
+
+
 def judge(outcomes: Sequence[Outcome], planned: Collection[str]) -> Verdict:
     """Return the verdict: clean < flagged < incomplete < blocked, the worst of all.
 
     Pure and monotone: a further finding, a higher severity, one more error or one covered file less never
     makes it better. Incomplete is: no planned file, no required verifier, an error of a required verifier, or a planned
-    file that one of them did not cover. What a verifier that is not required found counts in full, its gaps do not.
+    file that one of them did not cover. A waiver lets a finding pass, never a gap. What a verifier that is not required found counts in full, its gaps do not.
     """
-    found = worst_severity(finding for outcome in outcomes for finding in outcome.findings)
+    found = worst_severity(
+        finding for outcome in outcomes for finding in outcome.findings if finding.waiver is None
+    )
     if found == "blocked":
         return "blocked"
     required = [outcome for outcome in outcomes if outcome.required]

@@ -1,6 +1,7 @@
 """What goes along with the examination of one file: where one is in it, what was found, what was not looked at."""
 
 import io
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
@@ -29,14 +30,26 @@ class Examination:
     gaps: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """Keep a finding, once; of too many the first are kept, and one that refuses."""
+        """Keep a finding, once; of too many the first are kept, and one of each rule, lest a waiver cover others."""
         findings = self.findings
         if finding in findings[-20:]:
             return
         if len(findings) < _MOST_FINDINGS:
             findings.append(finding)
-        elif finding.severity == "block" and not any(found.severity == "block" for found in findings):
-            findings[-1] = finding
+        elif all(_kind(found) != _kind(finding) for found in findings):
+            kinds = Counter(map(_kind, findings))
+            place = next(
+                (at for at in range(len(findings) - 1, -1, -1) if kinds[_kind(findings[at])] > 1), None
+            )
+            if place is None:
+                self.gap("it has findings of too many rules")
+            else:
+                findings[place] = finding
+
+    def gap(self, reason: str) -> None:
+        """Note that something was not looked at."""
+        if len(self.gaps) < _MOST_FINDINGS:
+            self.gaps.append(reason)
 
     def result(self) -> FileResult:
         """Return findings and coverage. A gap anywhere means that the file is not covered."""
@@ -44,6 +57,10 @@ class Examination:
         return FileResult(
             findings=self.findings, covered=not self.gaps, reason=plain("; ".join(shown)) if shown else None
         )
+
+
+def _kind(finding: Finding) -> tuple[str, str]:
+    return finding.rule, finding.severity
 
 
 @dataclass(frozen=True)
@@ -122,8 +139,7 @@ class Content:
         if isinstance(reason, Bomb):
             self.block("bomb", "archive", str(reason))
         where = "" if self.member is None else f"{self.member}: "
-        if len(self.examination.gaps) < _MOST_FINDINGS:
-            self.examination.gaps.append(f"{where}{reason}")
+        self.examination.gap(f"{where}{reason}")
 
     def _note(self, severity: Severity, rule: str, category: str, message: str, member: str | None) -> None:
         where = self.member if member is None else self.inside(self.stream, 0, member).member

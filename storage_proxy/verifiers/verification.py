@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from uuid import UUID
 
-from proxy_client.wire import Finding, VerificationReport, VerifierReport
+from proxy_client.wire import Finding, VerificationReport, VerifierReport, Waiver
 from storage_proxy.storages.base import PlannedFile
 from storage_proxy.verifiers.base import (
+    LONGEST_PATH,
     AbstractVerifier,
     FileVerifier,
     Outcome,
@@ -19,6 +21,7 @@ from storage_proxy.verifiers.base import (
     TreeVerifier,
     judge,
     plain,
+    waive,
     worst_severity,
 )
 from storage_proxy.verifiers.policy import Policy
@@ -51,19 +54,24 @@ class Verification:
         files: Sequence[PlannedFile],
         *,
         optional: frozenset[str] = frozenset(),
+        waivers: Sequence[Waiver] = (),
         sandbox: Sandbox | None = None,
     ) -> None:
         """Prepare for `files`, the whole plan.
 
         optional: names of verifiers that need not cover every file; what they find counts all the same.
+        waivers: what findings they hold for stands in nobody's way, and in the report.
         sandbox: where each `SandboxedVerifier` runs; without one they count as not having looked.
         """
         self._policy = policy
         self._planned = {file.path: file for file in files}
         self._optional = optional
+        self._waivers = waivers
         self._sandbox = sandbox
         self._records = [_Record(verifier) for verifier in verifiers]
         self._files: dict[str, StagedFile] = {}
+        self.relied_on: frozenset[UUID] = frozenset()
+        """The waivers without which the report would say something else; known when there is one."""
 
     async def file(self, file: StagedFile) -> None:
         """Examine one file of the plan, which is whole. Given again, it is examined again.
@@ -86,6 +94,12 @@ class Verification:
             if isinstance(record.verifier, TreeVerifier):
                 await self._examine_tree(record, record.verifier)
         outcomes = [self._outcome(record) for record in self._records]
+        self.relied_on = frozenset(
+            finding.waiver
+            for outcome in outcomes
+            for finding in outcome.findings
+            if finding.waiver is not None
+        )
         return VerificationReport(
             verdict=judge(outcomes, self._planned),
             verifiers=[
@@ -134,22 +148,21 @@ class Verification:
         errors = [f"{path}: {answer.error}" for path, answer in record.answers.items() if answer.error]
         reasons = [f"{path}: {result.reason}" for path, result in results.items() if result.reason]
         tree = record.tree
+        found = [finding for path in self._planned if path in results for finding in results[path].findings]
+        found += tree.findings
         return Outcome(
             name=record.verifier.name,
             version=record.verifier.version,
             required=record.verifier.name not in self._optional,
             covered={path for path, result in results.items() if result.covered}
             | (set(tree.covered) & self._planned.keys()),
-            findings=[
-                finding for path in self._planned if path in results for finding in results[path].findings
-            ]
-            + list(tree.findings),
+            findings=[waive(record.verifier.name, finding, self._waivers) for finding in found],
             errors=[record.tree_error, *errors] if record.tree_error else errors,
             reasons=[tree.reason, *reasons] if tree.reason else reasons,
         )
 
     def _report(self, record: _Record, outcome: Outcome) -> VerifierReport:
-        found = worst_severity(outcome.findings)
+        found = worst_severity(finding for finding in outcome.findings if finding.waiver is None)
         scanned = len(outcome.covered)
         skipped = len(self._planned) - scanned
         told = outcome.errors or (outcome.reasons if skipped else [])
@@ -194,12 +207,13 @@ def _bounded(findings: Sequence[Finding]) -> list[Finding]:
         )
     return [
         Finding(
-            file=plain(finding.file, 5000),
+            file=plain(finding.file, LONGEST_PATH),
             member=None if finding.member is None else plain(finding.member),
             rule=plain(finding.rule, 100),
             category=plain(finding.category, 100),
             severity=plain(finding.severity, 100),
             message=plain(finding.message),
+            waiver=finding.waiver,
         )
         for finding in kept
     ]

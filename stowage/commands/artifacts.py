@@ -8,7 +8,7 @@ import typer
 
 from stowage.client import connect
 from stowage.commands import epilog, help_without_command
-from stowage.commands.following import verifier_line
+from stowage.commands.following import finding_lines, verifier_line
 from stowage.commands.imports import Json, Model, parse_model
 from stowage.commands.output import (
     console,
@@ -192,6 +192,7 @@ def _print_revision(revision: WholeRevision) -> None:
             ("size", human_size(revision["size"])),
             ("status", revision["status"].lower()),
             *(("verifier", verifier_line(entry)) for entry in verifiers),
+            *(("finding", line) for entry in verifiers for line in finding_lines(entry)),
             ("updated", local_time(revision["updatedAt"])),
         ]
     )

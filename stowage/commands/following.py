@@ -1,5 +1,6 @@
 """What a command does with an import that was ordered: wait for it, then say what became of it."""
 
+import json
 from typing import Any
 
 from rich.text import Text
@@ -110,6 +111,7 @@ def print_task(task: ImportTask) -> None:
             ("host", None if vfolder is None else vfolder["host"]),
             ("path", task["path"]),
             *(("verifier", verifier_line(entry)) for entry in verifiers),
+            *(("finding", line) for entry in verifiers for line in finding_lines(entry)),
             ("requested by", task["requestedBy"]["email"]),
             ("request", task["requestId"]),
             ("ordered", local_time(task["createdAt"])),
@@ -125,6 +127,18 @@ def verifier_line(entry: dict[str, Any]) -> str:
     verdict = "passed" if result["success"] else "did not pass"
     reason = f": {result['error']}" if result["error"] else ""
     return f"{entry['name']} {verdict}, {result['scannedCount']} files, {result['infectedCount']} infected{reason}"
+
+
+def finding_lines(entry: dict[str, Any]) -> list[str]:
+    """Write what one verifier found, a line for each finding."""
+    facts = entry["result"].get("metadata", {}).get("entries", [])
+    lines = []
+    for fact in facts:
+        if fact["key"].startswith("finding."):
+            found = json.loads(fact["value"])
+            severity = f"waived {found['severity']}" if found.get("waiver") else found["severity"]
+            lines.append(f"{severity} {found['rule']}: {found['message']}")
+    return lines
 
 
 def _print_outcome(task: ImportTask, files: list[VFolderFile] | None) -> None:

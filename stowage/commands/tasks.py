@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from proxy_client.errors import Unavailable
+from stowage.administration import Administration
 from stowage.client import connect
 from stowage.commands import epilog, help_without_command
 from stowage.commands.completion import complete_task
@@ -125,6 +126,50 @@ def watch(task_id: TaskId, *, as_json: Json = False) -> int:
     """Wait until an import ends, and show how it goes."""
     with connect() as client:
         return follow(client, client.import_task(task_id), as_json=as_json)
+
+
+@task.command(
+    epilog=epilog(
+        ("stowage task approve 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11", ""),
+        notes="""
+        `stowage task show` tells what was found. The files are read and verified again before they are published; what
+        is found then, and was not before, has to be approved anew.
+        """,
+    )
+)
+def approve(task_id: TaskId, *, as_json: Json = False) -> None:
+    """Publish an import that waits for an approval (administrators)."""
+    with connect() as client:
+        Administration(client).approve_import(task_id)
+        found = client.import_task(task_id)
+    if as_json:
+        print_json(found)
+    else:
+        note(f"The import of {model_name(found)} is approved. Watch it: stowage task watch {task_id}")
+
+
+@task.command(
+    epilog=epilog(
+        ("stowage task reject 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11", ""),
+        ('stowage task reject 3f0c9f5e-8a52-4b0e-9d49-3f8a4b7c2d11 --reason "unknown"', ""),
+    )
+)
+def reject(
+    task_id: TaskId,
+    *,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for whoever ordered it.", show_default="not said")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """End an import that waits for an approval; nothing of it is published (administrators)."""
+    with connect() as client:
+        Administration(client).reject_import(task_id, reason)
+        found = client.import_task(task_id)
+    if as_json:
+        print_json(found)
+    else:
+        note(f"The import of {model_name(found)} is rejected.")
 
 
 @task.command(

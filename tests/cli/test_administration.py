@@ -9,6 +9,7 @@ import pytest
 from proxy_client.errors import BadRequest
 from stowage.commands.tokens import end_of
 from tests.cli.stand_in import Outcome, StandIn, connection
+from tests.cli.test_artifacts import artifact
 
 Run = Callable[..., Outcome]
 
@@ -197,3 +198,38 @@ def test_what_is_no_end_is_refused_before_anything_is_made(office: StandIn, stow
     assert outcome.status == 2
     assert "30d" in outcome.err
     assert office.asked == []
+
+
+# Waivers and approvals.
+
+WAIVER = {
+    "id": "w1",
+    "artifact": {"id": "a1", "name": "sample/tiny-bert"},
+    "verifier": "structure",
+    "rule": "zip-gap",
+    "file": "a.zip",
+    "reason": "signed",
+    "createdAt": NOW.isoformat(),
+    "expiresAt": "2027-01-31T00:00:00+00:00",
+    "revokedAt": None,
+    "createdBy": {"id": USER_ID, "email": "admin@localhost"},
+}
+
+
+def test_waivers_are_listed_made_and_revoked(manager: StandIn, stowage: Run) -> None:
+    manager.answers |= {
+        "artifacts": connection([artifact()]),
+        "artifactRevisions": connection([]),
+        "verificationWaivers": connection([WAIVER]),
+        "createVerificationWaiver": {"waiver": WAIVER},
+        "revokeVerificationWaiver": {"waiver": WAIVER},
+    }
+
+    assert "structure: zip-gap in a.zip" in stowage("waiver", "list").out
+    made = stowage(
+        *("waiver", "create", "sample/tiny-bert", "structure", "--rule", "zip-gap"),
+        *("--until", "2027-01-31", "--reason", "signed", "--json"),
+    )
+    assert json.loads(made.out) == WAIVER
+    assert "stands in the way again" in stowage("waiver", "revoke", "w1").err
+    assert stowage("waiver", "create", "sample/tiny-bert", "structure", "--until", "1d").status == 2

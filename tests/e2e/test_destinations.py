@@ -3,6 +3,7 @@
 import stat
 from pathlib import Path
 
+from storage_proxy.verifiers.suite import OPTIONAL, REQUIRED
 from tests.e2e.world import Files, World, manifest
 from tests.faults.models import digest_tree
 
@@ -39,9 +40,9 @@ def test_a_model_walks_into_a_vfolder_whole(world: World) -> None:
     assert task["createdAt"] <= task["startedAt"] <= task["finishedAt"]
     assert task["requestedBy"]["id"] == world.admin.id
     assert task["destination"]["vfolder"]["id"] == folder.id
-    assert [entry["result"] for entry in task["verificationResult"]["verifiers"]] == [
-        {"success": True, "scannedCount": 3}
-    ]
+    assert {entry["name"]: entry["result"] for entry in task["verificationResult"]["verifiers"]} == {
+        name: {"success": True, "scannedCount": 3} for name in [*REQUIRED, *OPTIONAL]
+    }
     assert modes(filled) == ({0o644}, {0o755})
     assert world.staged(str(task_id)) == []
 

@@ -295,7 +295,7 @@ class World:
         assert self.staged(task["id"]) == []
         below = f"/{folder.vfid.quota_scope.id.hex}/"
         opened = [str(path) for path in self.open_files() if below in str(path)]
-        assert opened == []
+        assert not opened, opened
 
     def open_files(self) -> list[Path]:
         """Return what the worker holds open."""

@@ -3,18 +3,38 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pgqueuer.domain.models import Context, Job
 
 from migrations import migrate_proxy
 from proxy_client.errors import Conflict, NotFound, Unavailable
-from proxy_client.wire import ImportOrder, ImportState
+from proxy_client.wire import Finding, ImportOrder, ImportState, VerificationReport, VerifierReport
+from storage_proxy.imports.approvals import Approvals, covers
 from storage_proxy.imports.jobs import CancelRequested, ImportJobs, LeaseLost
 from tests.conftest import PostgresServer
 
 pytestmark = pytest.mark.anyio
+
+
+def flagged(*rules: str) -> VerificationReport:
+    findings = [
+        Finding(file="a", rule=rule, category="code", severity="flag", message="found") for rule in rules
+    ]
+    verifier = VerifierReport(
+        name="structure",
+        status="flagged",
+        version="1",
+        scanned=1,
+        started_at=datetime.now(UTC),
+        duration=0.1,
+        findings=findings,
+    )
+    return VerificationReport(verdict="flagged", verifiers=[verifier])
+
+
+REPORT, OTHER_REPORT = flagged("remote-code"), flagged("remote-code", "template-suspicious")
 SCHEMA = "stowage_proxy"
 
 
@@ -253,3 +273,116 @@ async def test_two_proxies_in_one_database_keep_apart(jobs: ImportJobs, proxy_da
             enough.set()
             manager.shutdown.set()
             await loop
+
+
+# Approvals.
+
+
+async def waiting(jobs: ImportJobs, approvals: Approvals) -> uuid.UUID:
+    asked = order()
+    await jobs.accept(asked)
+    attempt = await jobs.start(asked.task_id, uuid.uuid4())
+    assert attempt is not None
+    await jobs.record(asked.task_id, attempt.fence, {"verification": REPORT})
+    await approvals.wait(asked.task_id, attempt.fence, {"files_done": 1})
+    await jobs.let_go(asked.task_id, attempt.fence)
+    assert await picked(jobs) == [str(asked.task_id)]  # the job of the attempt that just ended
+    return asked.task_id
+
+
+@pytest.fixture
+def approvals(jobs: ImportJobs) -> Approvals:
+    return Approvals(jobs, timedelta(days=1))
+
+
+async def test_what_waits_for_an_approval_is_left_alone(jobs: ImportJobs, approvals: Approvals) -> None:
+    task_id = await waiting(jobs, approvals)
+    report = await jobs.report(task_id)
+    assert (report.state, report.files_done) == (ImportState.NEEDS_APPROVAL, 1)
+    assert report.approval_until is not None
+    assert await jobs.start(task_id, uuid.uuid4()) is None
+    assert await approvals.give_up() == []
+
+
+async def test_an_approval_is_of_the_report_that_was_read(jobs: ImportJobs, approvals: Approvals) -> None:
+    task_id = await waiting(jobs, approvals)
+    for _ in range(2):
+        await approvals.approve(task_id)
+    with pytest.raises(Conflict):
+        await approvals.reject(task_id, None)
+    for _ in range(2):  # an attempt that dies is followed by one that knows of the approval too
+        attempt = await jobs.start(task_id, uuid.uuid4())
+        assert attempt is not None
+        assert (attempt.approved, attempt.refusal) == (REPORT, None)
+    await approvals.approve(task_id)
+    assert attempt is not None
+    await jobs.record(task_id, attempt.fence, {"verification": OTHER_REPORT})
+    await approvals.wait(task_id, attempt.fence, {})
+    assert await jobs.start(task_id, uuid.uuid4()) is None
+
+
+@pytest.mark.parametrize("reason", [None, "not ours"])
+async def test_a_rejection_ends_the_wait(jobs: ImportJobs, approvals: Approvals, reason: str | None) -> None:
+    task_id = await waiting(jobs, approvals)
+    for _ in range(2):
+        await approvals.reject(task_id, reason)
+    with pytest.raises(Conflict):
+        await approvals.approve(task_id)
+    attempt = await jobs.start(task_id, uuid.uuid4())
+    assert attempt is not None
+    assert attempt.approved is None
+    assert (reason or "administrator") in str(attempt.refusal)
+
+
+async def test_who_waited_too_long_is_given_up(jobs: ImportJobs) -> None:
+    impatient = Approvals(jobs, timedelta(0))
+    task_id = await waiting(jobs, impatient)
+    assert await impatient.give_up() == [task_id]
+    with pytest.raises(Conflict):
+        await impatient.approve(task_id)
+    attempt = await jobs.start(task_id, uuid.uuid4())
+    assert attempt is not None
+    assert "in time" in str(attempt.refusal)
+
+
+async def test_a_cancel_ends_the_wait(jobs: ImportJobs, approvals: Approvals) -> None:
+    task_id = await waiting(jobs, approvals)
+    await jobs.request_cancel(task_id)
+    with pytest.raises(Conflict):
+        await approvals.approve(task_id)
+    attempt = await jobs.start(task_id, uuid.uuid4())
+    assert attempt is not None
+    assert attempt.cancel_requested
+
+
+async def test_an_import_whose_cancel_was_asked_for_does_not_begin_to_wait(
+    jobs: ImportJobs, approvals: Approvals
+) -> None:
+    asked = order()
+    await jobs.accept(asked)
+    attempt = await jobs.start(asked.task_id, uuid.uuid4())
+    assert attempt is not None
+    await jobs.request_cancel(asked.task_id)
+    with pytest.raises(CancelRequested):
+        await approvals.wait(asked.task_id, attempt.fence, {})
+    with pytest.raises(LeaseLost):
+        await approvals.wait(asked.task_id, attempt.fence - 1, {})
+    assert (await jobs.report(asked.task_id)).state is ImportState.RUNNING
+
+
+async def test_only_what_waits_is_decided(jobs: ImportJobs, approvals: Approvals) -> None:
+    asked = order()
+    with pytest.raises(NotFound):
+        await approvals.approve(asked.task_id)
+    await jobs.accept(asked)
+    with pytest.raises(Conflict):
+        await approvals.approve(asked.task_id)
+    with pytest.raises(Conflict):
+        await approvals.reject(asked.task_id, None)
+
+
+def test_an_approval_holds_for_what_was_flagged_then_and_no_more() -> None:
+    assert covers(REPORT, REPORT)
+    assert covers(OTHER_REPORT, REPORT)
+    assert not covers(REPORT, OTHER_REPORT)
+    assert not covers(None, REPORT)

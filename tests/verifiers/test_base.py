@@ -1,10 +1,11 @@
 from collections.abc import Sequence
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_client.wire import Finding
-from storage_proxy.verifiers.base import Outcome, judge, plain
+from proxy_client.wire import Finding, Waiver
+from storage_proxy.verifiers.base import Outcome, judge, plain, waive
 
 VERDICTS = ["clean", "flagged", "incomplete", "blocked"]
 PATHS = ["a", "b", "c"]
@@ -105,6 +106,43 @@ def test_one_more_verifier_makes_a_verdict_better_only_where_none_was_required(
 @given(st.lists(outcomes, max_size=3), planned)
 def test_the_order_of_verifiers_does_not_matter(given: list[Outcome], paths: set[str]) -> None:
     assert rank(given, paths) == rank(given[::-1], paths)
+
+
+WAIVER = Waiver(id=UUID(int=1), verifier="name", rule="r", file="a")
+
+
+def waived(found: Finding, *waivers: Waiver, verifier: str = "name") -> UUID | None:
+    return waive(verifier, found, waivers).waiver
+
+
+def test_a_waiver_lets_pass_what_it_names_and_nothing_else() -> None:
+    (found,) = outcome("block").findings
+    whole = Waiver(id=UUID(int=2), verifier="name")
+
+    assert waived(found, WAIVER) == waived(found, WAIVER, whole) == WAIVER.id
+    assert waived(found, whole) == whole.id
+    for other in ({"verifier": "other"}, {"rule": "other"}, {"file": "b"}):
+        assert waived(found, WAIVER.model_copy(update=other)) is None
+    assert waived(found) is None
+
+
+def test_nothing_waives_what_integrity_finds() -> None:
+    everything = Waiver(id=UUID(int=1), verifier="integrity")
+    (found,) = outcome("block").findings
+    assert waived(found, everything, verifier="integrity") is None
+
+
+def test_a_verifier_cannot_waive() -> None:
+    (found,) = outcome("block").findings
+    assert waived(found.model_copy(update={"waiver": WAIVER.id})) is None
+
+
+def test_a_waived_finding_does_not_count_and_a_gap_still_does() -> None:
+    passed = outcome("block")
+    passed.findings = [waive("name", found, [WAIVER]) for found in passed.findings]
+    assert judge([passed], set(PATHS)) == "clean"
+    passed.covered.remove("b")
+    assert judge([passed], set(PATHS)) == "incomplete"
 
 
 @given(st.text())

@@ -3,12 +3,20 @@
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from proxy_client.wire import Finding
-from storage_proxy.verifiers.base import FileResult, FileVerifier, SandboxedVerifier, StagedFile
+from storage_proxy.storages.base import PlannedFile
+from storage_proxy.verifiers.base import (
+    FileResult,
+    FileVerifier,
+    SandboxedVerifier,
+    StagedFile,
+    TreeResult,
+    TreeVerifier,
+)
 from storage_proxy.verifiers.policy import Policy
 
 
@@ -82,6 +90,29 @@ class Greedy(SandboxedVerifier):
 
     def examine(self, path: str, stream: BinaryIO, size: int, policy: Policy) -> FileResult:  # noqa: ARG002
         return FileResult([finding(path, message=str(len(bytearray(8 << 30))))])
+
+
+class Blind(SandboxedVerifier):
+    """Covers nothing, and says nothing of it."""
+
+    name, version = "blind", "1"
+
+    def examine(self, path: str, stream: BinaryIO, size: int, policy: Policy) -> FileResult:  # noqa: ARG002
+        return FileResult(covered=False)
+
+
+class Idle(TreeVerifier):
+    """Sees no files."""
+
+    name, version = "idle", "1"
+
+    async def examine_tree(
+        self,
+        files: Sequence[StagedFile],  # noqa: ARG002
+        planned: Sequence[PlannedFile],  # noqa: ARG002
+        policy: Policy,  # noqa: ARG002
+    ) -> TreeResult:
+        return TreeResult()
 
 
 class Asking(FileVerifier):

@@ -1,0 +1,171 @@
+"""Whatever a verifier does instead of looking, nothing is published: through the whole import, with real worker processes."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from migrations import migrate_proxy
+from proxy_client.wire import Authorization, ImportReport, ImportState
+from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.settings import load_settings
+from storage_proxy.site import Site
+from storage_proxy.worker import Worker
+from tests.faults.hub import FaultHub
+from tests.faults.models import digest_tree, make_model
+from tests.proxy.test_jobs import SCHEMA, order
+
+pytestmark = pytest.mark.anyio
+BROUGHT = """
+[stowage.verifiers]
+dying = tests.verifiers.verifiers_of_tests:Dying
+hanging = tests.verifiers.verifiers_of_tests:Hanging
+greedy = tests.verifiers.verifiers_of_tests:Greedy
+blind = tests.verifiers.verifiers_of_tests:Blind
+idle = tests.verifiers.verifiers_of_tests:Idle
+"""
+
+
+@dataclass
+class Place:
+    """Where one test's proxy has its files, and the hub from which they come."""
+
+    directory: Path
+    hub: FaultHub
+    database_url: str
+
+    async def bring(self, verification: str) -> ImportReport:
+        """Import `org/name` by a worker whose `[verification]` this is; return its last report."""
+        (self.directory / "proxy.toml").write_text(
+            f"""
+            [proxy]
+            name = "local"
+            database-file = "database"
+            secret-file = "secret"
+            manager-url = "http://manager.invalid"
+            [artifact-storages.archive]
+            path = "archive"
+            [artifact-registries.hub]
+            url = "{self.hub.url}"
+            [verification]
+            {verification}
+            """
+        )
+        settings, asked, stop = load_settings(self.directory / "proxy.toml"), order(), asyncio.Event()
+        allowed = Authorization(allowed=True).model_dump(mode="json")
+        manager = httpx.MockTransport(lambda _request: httpx.Response(200, json=allowed))
+        async with Site.open(settings) as opened:
+            authorizer = ManagerAuthorizer(settings, transport=manager)
+            site = replace(opened, pipeline=replace(opened.pipeline, authorizer=authorizer))
+            await site.jobs.accept(asked)
+            before = asyncio.all_tasks()
+            worker = asyncio.create_task(Worker(site, stop).run())
+            async with asyncio.timeout(60):
+                while not (report := await site.jobs.report(asked.task_id)).state.terminal:
+                    await asyncio.sleep(0.05)
+            stop.set()
+            await worker
+            await authorizer.aclose()
+            if left := asyncio.all_tasks() - before:
+                await asyncio.wait(left, timeout=10)  # connections that are given back
+        return report
+
+    @property
+    def visible(self) -> dict[str, str]:
+        return digest_tree(self.directory / "archive" / "org")
+
+    @property
+    def staged(self) -> list[Path]:
+        return [path for path in (self.directory / "archive").rglob(".staging/*") if path.is_dir()]
+
+
+@pytest.fixture
+async def place(
+    tmp_path: Path, hub: FaultHub, proxy_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    await migrate_proxy(proxy_database_url, SCHEMA)
+    (tmp_path / "database").write_text(proxy_database_url)
+    (tmp_path / "secret").write_text("s" * 40)
+    (tmp_path / "archive").mkdir()
+    brought = tmp_path / "brought" / "brought-1.0.dist-info"
+    brought.mkdir(parents=True)
+    (brought / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n")
+    (brought / "entry_points.txt").write_text(BROUGHT)
+    monkeypatch.syspath_prepend(str(brought.parent))
+    return Place(tmp_path, hub, proxy_database_url)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[FaultHub]:
+    (tmp_path / "hub").mkdir()
+    with FaultHub(tmp_path / "hub") as hub:
+        yield hub
+
+
+MODEL = {"config.json": b"{}", "weights.bin": 100_000}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("dying", "error", "its worker process died"),
+        ("hanging", "error", "took too long"),
+        ("greedy", "error", "MemoryError"),
+        ("blind", "incomplete", ""),
+        ("idle", "incomplete", ""),
+    ],
+)
+async def test_a_verifier_that_does_not_look_lets_nothing_pass(
+    place: Place, name: str, status: str, reason: str
+) -> None:
+    make_model(place.hub.directory, "org/name", MODEL)
+
+    patience = "max-seconds = 1.0" if name == "hanging" else ""
+    report = await place.bring(f'required = ["integrity", "{name}"]\noptional = []\n{patience}')
+
+    assert (report.state, report.error and report.error.code) == (
+        ImportState.FAILED,
+        "VERIFICATION_INCOMPLETE",
+    )
+    assert place.visible == {}
+    assert place.staged == []
+    assert report.verification is not None
+    assert report.verification.verdict == "incomplete"
+    integrity, other = report.verification.verifiers
+    assert (integrity.status, other.name, other.status, other.scanned) == ("clean", name, status, 0)
+    assert reason in (other.error or "")
+
+
+async def test_a_verifier_that_is_optional_may_fail(place: Place) -> None:
+    digests = make_model(place.hub.directory, "org/name", MODEL)
+
+    report = await place.bring('required = ["integrity", "structure"]\noptional = ["dying"]')
+
+    assert report.state is ImportState.SUCCEEDED
+    assert digest_tree(place.directory / "archive" / "org/name/main") == digests
+    assert report.verification is not None
+    assert report.verification.verifiers[-1].status == "error"
+
+
+async def test_a_policy_publishes_what_is_flagged(place: Place) -> None:
+    make_model(place.hub.directory, "org/name", {"modeling.py": b"import torch\n", "weights.bin": 1000})
+
+    report = await place.bring("publish-flagged = true")
+
+    assert report.state is ImportState.SUCCEEDED
+    assert report.verification is not None
+    assert report.verification.verdict == "flagged"
+
+
+async def test_a_policy_lets_code_pass_or_blocks_it(place: Place) -> None:
+    make_model(place.hub.directory, "org/name", {"modeling.py": b"import torch\n", "weights.bin": 1000})
+
+    blocked = await place.bring('remote-code = "block"')
+    allowed = await place.bring('remote-code = "allow"')
+
+    assert blocked.error is not None
+    assert blocked.error.code == "VERIFICATION_BLOCKED"
+    assert allowed.state is ImportState.SUCCEEDED
