@@ -105,7 +105,7 @@ class VerificationSection(Section):
     required: list[str] = Field(
         default=list(REQUIRED),
         min_length=1,
-        description="Verifiers that must look at every file: integrity, structure, pickle, safetensors, picklescan, clamav, yara, or one that another package brings.",
+        description="Verifiers that must look at every file: integrity, structure, pickle, safetensors, picklescan, registry, clamav, yara, or one that another package brings.",
     )
     optional: list[str] = Field(
         default=list(OPTIONAL),
@@ -166,6 +166,11 @@ class VerificationSection(Section):
         if "yara" in [*self.required, *self.optional] and self.yara_rules is None:
             raise ValueError("the verifier yara needs yara-rules; add it, or do not name yara")
         return self
+
+    @property
+    def asks_registries(self) -> bool:
+        """Whether registries are asked for their own word on the safety of files."""
+        return "registry" in [*self.required, *self.optional]
 
     def load_suite(self) -> Suite:
         """Make the verifiers. Raises `BadRequest`."""

@@ -52,7 +52,9 @@ class Site:
         volume_pool = VolumePool.from_settings(settings)
         storage_pool = StoragePool.from_settings(settings)
         registries = {
-            name: HuggingFaceRegistry(name, section, settings.transfer)
+            name: HuggingFaceRegistry(
+                name, section, settings.transfer, security=settings.verification.asks_registries
+            )
             for name, section in settings.artifact_registries.items()
         }
         authorizer = ManagerAuthorizer(settings)

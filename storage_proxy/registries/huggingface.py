@@ -51,12 +51,17 @@ class _Lfs(BaseModel):
     size: int
 
 
+class _Security(BaseModel):
+    status: str | None = None
+
+
 class _TreeEntry(BaseModel):
     type: str
     path: str
     oid: str | None = None
     size: int = Field(default=0, ge=0)
     lfs: _Lfs | None = None
+    security: _Security | None = Field(default=None, alias="securityFileStatus")
 
 
 class _ModelInfo(BaseModel):
@@ -91,9 +96,18 @@ class HuggingFaceRegistry(AbstractRegistry):
 
     protocol = "huggingface"
 
-    def __init__(self, name: str, settings: ArtifactRegistrySection, transfer: TransferSection) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ArtifactRegistrySection,
+        transfer: TransferSection,
+        *,
+        security: bool = False,
+    ) -> None:
+        """Ask with every list of files for the registry's own `security` status, which makes the list slow, or do not."""
         self.name = name
         self._transfer = transfer
+        self._security = security
         self._hub = HubHttp(name, settings, transfer)
         # Where a file's bytes were found last: a redirect to a CDN holds for a while, and hubs count who asks for it.
         self._found: dict[Address, Address] = {}
@@ -199,7 +213,7 @@ class HuggingFaceRegistry(AbstractRegistry):
         return info.sha
 
     def _list_files(self, model_id: str, commit: str, call: _Call) -> list[PlannedFile]:
-        address = self._api(model_id, "tree", commit, "?recursive=true&expand=false")
+        address = self._api(model_id, "tree", commit, f"?recursive=true&expand={str(self._security).lower()}")
         files: list[PlannedFile] = []
         with pinned_to(commit):
             for page in self._pages(address, list[_TreeEntry], call):
@@ -279,8 +293,9 @@ def _as_registry_model(info: _ModelInfo, revisions: list[RegistryRevision]) -> R
 
 
 def _planned(entry: _TreeEntry) -> PlannedFile:
+    security = entry.security.status if entry.security else None
     if entry.lfs:
-        return PlannedFile(path=entry.path, size=entry.lfs.size, sha256=entry.lfs.oid)
+        return PlannedFile(path=entry.path, size=entry.lfs.size, sha256=entry.lfs.oid, security=security)
     if entry.oid is None or not _COMMIT.match(entry.oid):
         raise SourceInvalid(f"the registry states no digest for {shown(entry.path)}")
-    return PlannedFile(path=entry.path, size=entry.size, blob_id=entry.oid)
+    return PlannedFile(path=entry.path, size=entry.size, blob_id=entry.oid, security=security)

@@ -52,7 +52,8 @@ class Digests:
 class PlannedFile(BaseModel):
     """A file of the pinned commit, as the registry states it. At least one digest is there.
 
-    `sha256` is stated for LFS files, `blob_id` (Git's SHA-1) for all others.
+    `sha256` is stated for LFS files, `blob_id` (Git's SHA-1) for all others. `security` is the registry's own word on
+    the file's safety, where it was asked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +62,7 @@ class PlannedFile(BaseModel):
     size: int
     sha256: str | None = None
     blob_id: str | None = None
+    security: str | None = None
 
     def matches(self, digests: Digests) -> bool:
         """Whether `digests` are those that the registry states."""

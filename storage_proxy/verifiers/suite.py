@@ -21,6 +21,7 @@ _OWN = {
     "pickle": ("pickle", "PickleVerifier"),
     "safetensors": ("safetensors", "SafetensorsVerifier"),
     "picklescan": ("picklescan", "PicklescanVerifier"),
+    "registry": ("registry", "RegistryVerifier"),
     "clamav": ("clamav", "ClamavVerifier"),
     "yara": ("yara", "YaraVerifier"),
 }

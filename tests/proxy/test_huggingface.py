@@ -247,3 +247,25 @@ def test_a_digest_decides_whether_a_file_matches() -> None:
     assert PlannedFile(path="x", size=2, blob_id="b" * 40).matches(found)
     assert not PlannedFile(path="x", size=3, sha256="a" * 64).matches(found)
     assert not PlannedFile(path="x", size=2, sha256="c" * 64).matches(found)
+
+
+async def test_the_registrys_word_on_safety_is_asked_for_only_where_it_is_wanted(hub: FaultHub) -> None:
+    page = (
+        b'[{"type": "file", "path": "a", "oid": "%s", "size": 1, "securityFileStatus": {"status": "unsafe"}}]'
+    )
+    commit = "0" * 40
+    hub.set(Rule(path="expand=true", body=page % commit.encode(), status=200))
+    section = ArtifactRegistrySection(url=hub.url)
+
+    asking = HuggingFaceRegistry("hub", section, HASTY, security=True)
+    silent = HuggingFaceRegistry("hub", section, HASTY)
+    try:
+        (told,) = await asking.list_files("org/name", commit)
+        real = await silent.resolve("org/name", "main")
+        untold = await silent.list_files("org/name", real)
+    finally:
+        asking.close()
+        silent.close()
+
+    assert told.security == "unsafe"
+    assert {file.security for file in untold} == {None}
