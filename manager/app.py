@@ -38,9 +38,10 @@ from manager.models import (
 from manager.reconciler import Reconciler
 from manager.registries import declare_registries
 from manager.scanner import Scanner
+from manager.session import session_routes
 from manager.settings import Settings
 from manager.users import Users
-from manager.webui.pages import graphiql_routes
+from manager.webui.pages import graphiql_routes, page_routes
 from proxy_client.client import StorageProxyClient
 from proxy_client.configuration import read_value
 from proxy_client.errors import BadRequest, Internal, NotFound, StowageError, Unavailable
@@ -103,6 +104,7 @@ def create_app(
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
             WebSocketRoute("/graphql", graphql_socket),
+            *((*session_routes(), *page_routes()) if settings.manager.page else ()),
             *(graphiql_routes() if settings.manager.graphiql else ()),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),

@@ -50,6 +50,29 @@ def bearer(authorization_header: str | None) -> str:
     return token.strip()
 
 
+async def sign_in(database: Database, token: str) -> tuple[User, ApiToken]:
+    """Find the user of a token, and the token. Raises `Unauthenticated` that tells whoever holds it what became of it."""
+    async with database.read() as session:
+        found = (
+            await session.execute(
+                select(User, ApiToken, ApiToken.expires_at <= func.now())
+                .join(ApiToken)
+                .where(ApiToken.token_hash == token_hash(token))
+            )
+        ).one_or_none()
+    if found is None:
+        raise Unauthenticated("there is no such token; check that it was copied whole", field="token")
+    user, kept, expired = found
+    if kept.revoked_at is not None:
+        raise Unauthenticated("this token was revoked; ask an administrator for another one", field="token")
+    if expired:
+        at = f"{kept.expires_at:%Y-%m-%d %H:%M} UTC"
+        raise Unauthenticated(f"this token expired at {at}; use another one", field="token")
+    if user.status is not UserStatus.ACTIVE:
+        raise Unauthenticated("this user may not sign in any more; ask an administrator", field="token")
+    return user, kept
+
+
 async def authenticate(database: Database, authorization_header: str | None, request_id: str) -> Caller:
     """Find the caller; a `request_id` that does not fit the wire is replaced.
 

@@ -32,6 +32,15 @@ class ManagerSection(Section):
         examples=["secrets/manager-database-url"],
     )
     database_pool: int = Field(default=10, ge=2, description="Connections of one manager process.")
+    page: bool = Field(
+        default=True, description="Whether browsers find the Model Store page at `/`, and may sign in to it."
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="Addresses or networks of reverse proxies, with commas between them, whose X-Forwarded-Proto is believed: "
+        "it says whether browsers may send the page's cookie over https alone. `*` is all.",
+        examples=["10.0.0.0/8"],
+    )
     graphiql: bool = Field(default=True, description="Whether browsers find GraphiQL at `/graphql`.")
     introspection: bool = Field(
         default=True, description="Whether clients may ask for the schema itself; GraphiQL needs it."

@@ -16,6 +16,7 @@ from manager.graphql.errors import error_body, unknown_operation
 from manager.graphql.limits import MAX_BODY_BYTES
 from manager.graphql.schema import schema
 from manager.graphql.streams import Operation, stream_results, streamed_type
+from manager.session import authorization_of
 from proxy_client.errors import BadRequest, StowageError, Unauthenticated, Unavailable
 
 MAX_VARIABLE_DEPTH = 32
@@ -26,13 +27,12 @@ async def graphql(request: Request) -> Response:
     """Answer an operation: 200 whenever it could be read, with `errors` where something went wrong.
 
     With `Accept: text/event-stream` or `multipart/mixed` the results come as a stream, subscriptions above all.
-    401 without a valid token, 400 for a body that is no operation, 413 for one that is too long.
+    401 without a valid token, 403 for a cookie that another page may have sent, 400 for a body that is no operation, 413 for one that is too long.
     """
     services: Services = request.app.state.services
     try:
-        caller = await authenticate(
-            services.database, request.headers.get("Authorization"), request.state.request_id
-        )
+        authorization = authorization_of(request)
+        caller = await authenticate(services.database, authorization, request.state.request_id)
         body = await _body(request)
         query, variables, operation_name = parse_operation(_json_in(request, body))
     except _TooLong as error:
@@ -42,7 +42,7 @@ async def graphql(request: Request) -> Response:
     except StowageError as error:
         return _json(error_body(error), error.status)
     if (media_type := streamed_type(request.headers.get("Accept", ""))) is not None:
-        context = Context.of(caller, services, request.headers.get("Authorization"))
+        context = Context.of(caller, services, authorization)
         return stream_results(Operation(query, variables, operation_name, context), media_type)
     try:
         async with asyncio.timeout(services.operation_timeout):

@@ -19,7 +19,8 @@ from manager.graphql.context import Context, Services
 from manager.graphql.endpoint import parse_operation
 from manager.graphql.errors import error_body, internal_message
 from manager.graphql.schema import schema
-from proxy_client.errors import BadRequest, Internal, StowageError, Unauthenticated, Unavailable
+from manager.session import authorization_of
+from proxy_client.errors import BadRequest, Forbidden, Internal, StowageError, Unauthenticated, Unavailable
 
 PROTOCOL = "graphql-transport-ws"
 # Bounds what one connection costs; a page that shows a hundred tasks opens several.
@@ -33,8 +34,8 @@ log = structlog.get_logger()
 async def graphql_socket(websocket: WebSocket) -> None:
     """Serve one connection: a token, then operations, until either side closes.
 
-    The token comes as `{"Authorization": "Bearer …"}` or `{"token": "…"}` in the payload of connection_init, or in
-    the header Authorization. It is looked at again for each operation. Closed with 4403 for a token that is refused,
+    The token comes as `{"Authorization": "Bearer …"}` or `{"token": "…"}` in the payload of connection_init, in the
+    header Authorization, or, from a page of this origin, in the session's cookie. It is looked at again for each operation. Closed with 4403 for a token that is refused,
     4401 for an operation before one, 4406 for another protocol, 4408 for silence at the beginning, 4409 for an id in
     use, 4429 for a second connection_init, 4400 for what is no message, and 1013 while the database is away.
     """
@@ -134,10 +135,10 @@ class _Connection:
             raise _Refused(4429, "Too many initialisation requests")
         if not isinstance(payload, dict | None):
             raise _Refused(4400, "The payload of connection_init is a JSON object")
-        self._authorization = _authorization(payload or {}) or self._websocket.headers.get("Authorization")
         try:
+            self._authorization = _authorization(payload or {}) or authorization_of(self._websocket)
             await authenticate(self._services.database, self._authorization, uuid4().hex)
-        except Unauthenticated as exc:
+        except (Unauthenticated, Forbidden) as exc:
             raise _Refused(4403, "Forbidden") from exc
         except Unavailable as exc:
             raise _Refused(1013, "Try again later") from exc
