@@ -206,7 +206,7 @@ WAIVER = {
     "id": "w1",
     "artifact": {"id": "a1", "name": "sample/tiny-bert"},
     "verifier": "structure",
-    "rule": "zip-gap",
+    "rule": "zip-hidden",
     "file": "a.zip",
     "reason": "signed",
     "createdAt": NOW.isoformat(),
@@ -225,9 +225,9 @@ def test_waivers_are_listed_made_and_revoked(manager: StandIn, stowage: Run) -> 
         "revokeVerificationWaiver": {"waiver": WAIVER},
     }
 
-    assert "structure: zip-gap in a.zip" in stowage("waiver", "list").out
+    assert "structure: zip-hidden in a.zip" in stowage("waiver", "list").out
     made = stowage(
-        *("waiver", "create", "sample/tiny-bert", "structure", "--rule", "zip-gap"),
+        *("waiver", "create", "sample/tiny-bert", "structure", "--rule", "zip-hidden"),
         *("--until", "2027-01-31", "--reason", "signed", "--json"),
     )
     assert json.loads(made.out) == WAIVER

@@ -61,14 +61,14 @@ async def test_a_waiver_is_kept_with_who_and_why_and_told_to_the_proxy(manager: 
     other = await manager.revision(await manager.artifact("org/other"))
     task = await a_task(manager, revision, status=ImportTaskStatus.RUNNING)
 
-    made = await created(manager, revision.artifact_id, rule="zip-gap", file="a.zip")
+    made = await created(manager, revision.artifact_id, rule="zip-hidden", file="a.zip")
 
     assert made["artifact"]["id"]
-    assert (made["rule"], made["file"], made["reason"]) == ("zip-gap", "a.zip", "seen")
+    assert (made["rule"], made["file"], made["reason"]) == ("zip-hidden", "a.zip", "seen")
     assert made["createdBy"]["email"] == manager.admin.row.email
     assert made["revokedBy"] is None
     (heard,) = await told(manager, task)
-    assert (heard.verifier, heard.rule, heard.file) == ("structure", "zip-gap", "a.zip")
+    assert (heard.verifier, heard.rule, heard.file) == ("structure", "zip-hidden", "a.zip")
     assert await listed(manager, artifact=str(revision.artifact_id)) == [made["id"]]
     assert await listed(manager, artifact=str(other.artifact_id)) == []
     async with manager.database.read() as session:
