@@ -1,6 +1,7 @@
 """Whatever a verifier does instead of looking, nothing is published: through the whole import, with real worker processes."""
 
 import asyncio
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from storage_proxy.worker import Worker
 from tests.faults.hub import FaultHub
 from tests.faults.models import digest_tree, make_model
 from tests.proxy.test_jobs import SCHEMA, order
+from tests.verifiers.samples_pickles import Harm, stack_global
 
 pytestmark = pytest.mark.anyio
 BROUGHT = """
@@ -37,8 +39,8 @@ class Place:
     hub: FaultHub
     database_url: str
 
-    async def bring(self, verification: str) -> ImportReport:
-        """Import `org/name` by a worker whose `[verification]` this is; return its last report."""
+    async def bring(self, verification: str = "", registry: str = "") -> ImportReport:
+        """Import `org/name` by a worker with these settings of `[verification]` and its registry; return its last report."""
         (self.directory / "proxy.toml").write_text(
             f"""
             [proxy]
@@ -50,6 +52,7 @@ class Place:
             path = "archive"
             [artifact-registries.hub]
             url = "{self.hub.url}"
+            {registry}
             [verification]
             {verification}
             """
@@ -169,3 +172,29 @@ async def test_a_policy_lets_code_pass_or_blocks_it(place: Place) -> None:
     assert blocked.error is not None
     assert blocked.error.code == "VERIFICATION_BLOCKED"
     assert allowed.state is ImportState.SUCCEEDED
+
+
+async def test_a_registry_may_name_globals_of_its_own(place: Place) -> None:
+    make_model(
+        place.hub.directory,
+        "org/name",
+        {"args.pkl": b"\x80\x04" + stack_global("fractions", "Fraction") + b")R."},
+    )
+
+    refused = await place.bring()
+    allowed = await place.bring(registry='allowed-globals = ["fractions Fraction"]')
+
+    assert refused.error is not None
+    assert refused.error.code == "VERIFICATION_BLOCKED"
+    assert allowed.state is ImportState.SUCCEEDED
+
+
+async def test_a_policy_lets_no_pickle_pass_or_any(place: Place) -> None:
+    make_model(place.hub.directory, "org/name", {"state.pkl": pickle.dumps({"a": 1})})
+    never = await place.bring('allow-pickle = "never"')
+    make_model(place.hub.directory, "org/name", {"state.pkl": pickle.dumps(Harm())})
+    every = await place.bring('allow-pickle = "any"')
+
+    assert never.error is not None
+    assert never.error.code == "VERIFICATION_BLOCKED"
+    assert every.state is ImportState.SUCCEEDED
