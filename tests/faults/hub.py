@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,7 +32,7 @@ class Rule:
     """What to do to the requests whose path and query (`/a/b?c`, as sent) `path` is found in, as a regex.
 
     The faults of one rule work together. Counts are bytes of the answer's body as it is sent, so of a part where
-    a range was asked for; `flip_at` alone is an offset of the file. All of a rule ends when it is cleared: what
+    a range was asked for; `flip_at` and `stall_at` are offsets of the file. All of a rule ends when it is cleared: what
     stalls goes on then, unharmed.
     """
 
@@ -58,7 +59,9 @@ class Rule:
     rate: int | None = None  # bytes a second, for each connection
     call_after: tuple[int, Callable[[], object]] | None = None  # (bytes, callback in a thread)
     stall_after: int | None = None  # then nothing, until the rule is cleared
+    stall_at: int | None = None  # as stall_after; what was asked for from there on does not come at all
     drop_after: int | None = None  # then the TCP connection is cut
+    reset: bool = False  # cut by a reset, which may take bytes along that were sent
 
 
 @dataclass(eq=False)
@@ -382,6 +385,8 @@ class _Faults:
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in raw}
         if found := re.match(r"bytes (\d+)-", headers.get("content-range", "")):
             self.start = int(found[1])
+        if self.rule.stall_at is not None:
+            self.marks.append((max(0, self.rule.stall_at - self.start), self._stall))
         if self.rule.resize and "content-length" in headers:
             self.length = max(0, int(headers["content-length"]) + self.rule.resize)
             headers["content-length"] = str(self.length)
@@ -426,6 +431,10 @@ class _Faults:
 
     async def _drop(self) -> None:
         self.over = True
+        if self.rule.reset:
+            connected = self.connection.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.abort()
         self.connection.close()  # what is buffered still goes out, then the connection ends
 
 

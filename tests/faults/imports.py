@@ -156,12 +156,13 @@ class Site(World):
         self.hub.wait_for(condition, within)
 
     def until_stalled(self, count: int = 1) -> None:
-        """Wait until the hub holds so many downloads, and whoever reads them has all that it sent."""
+        """Wait until the hub holds so many downloads for good, and whoever reads them has all that it sent."""
         self.until(lambda: self.hub.open_downloads >= count)
         seen = -1
         while seen != self.hub.sent():
             seen = self.hub.sent()
             time.sleep(0.3)
+        assert self.hub.open_downloads >= count
 
     # What the proxy knows.
 
@@ -313,11 +314,13 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def fetched_again(requests: Sequence[SeenRequest]) -> dict[str, int]:
-    """Return by path how many bytes were asked for again although they had been sent."""
+    """Return by path how many bytes were sent again although an earlier answer had brought them."""
     again: dict[str, int] = {}
-    furthest: dict[str, int] = {}
+    had: dict[str, list[tuple[int, int]]] = {}
     for request in requests:
-        known = furthest.setdefault(request.path, 0)
-        again[request.path] = again.get(request.path, 0) + max(0, known - request.range_start)
-        furthest[request.path] = max(known, request.range_start + request.sent)
+        start = request.range_start
+        stop, spans = start + request.sent, had.setdefault(request.path, [])
+        twice = sum(max(0, min(stop, end) - max(start, begin)) for begin, end in spans)
+        again[request.path] = again.get(request.path, 0) + twice
+        spans.append((start, stop))
     return again

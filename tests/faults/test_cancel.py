@@ -77,7 +77,7 @@ def test_past_the_point_of_no_return_it_comes_too_late(site: Site) -> None:
 @pytest.mark.parametrize("first", ["the worker dies", "the cancel comes"])
 def test_a_worker_that_dies_as_well_does_not_undo_it(site: Site, first: str) -> None:
     site.more_workers()
-    imported = site.start(FILES, Rule(path="a.bin", stall_after=11 * MIB))
+    imported = site.start(FILES, Rule(path="a.bin", stall_at=11 * MIB))
     site.until_stalled()
     if first == "the worker dies":
         kill(site.holder(imported))

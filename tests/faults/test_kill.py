@@ -15,7 +15,7 @@ from tests.faults.imports import ATTEMPTS, LOST, Import, Site, Witness, fetched_
 MIB = 1 << 20
 SMALL: Files = {"weights/c.bin": 300_000, "config.json": b"{}", "empty": b""}
 LARGE: Files = {"a.bin": 24 * MIB, "b.bin": 13 * MIB, **SMALL}
-HELD = 11 * MIB  # where a download is held
+HELD = 11 * MIB  # where a download is held, with a piece that is whole and one that is not
 MOMENTS = {
     "before it has planned": "NEW.files_total IS NOT NULL AND OLD.files_total IS NULL",
     "between DOWNLOAD and VERIFY": "NEW.step = 'verify' AND OLD.step = 'download'",
@@ -27,7 +27,7 @@ MOMENTS = {
 
 def begin(site: Site) -> Import:
     """Start an import whose two large files are held half-way."""
-    imported = site.start(LARGE, Rule(path=r"/resolve/[^/]+/[ab]\.bin", stall_after=HELD))
+    imported = site.start(LARGE, Rule(path=r"/resolve/[^/]+/[ab]\.bin", stall_at=HELD))
     site.until_stalled(2)
     return imported
 
@@ -36,9 +36,7 @@ def insist_on_resumption(site: Site) -> None:
     """The successor asked for ranges, and for no more again than a connection may lose."""
     assert max(fetched_again(site.hub.downloads()).values()) <= LOST
     for name in ("a.bin", "b.bin"):
-        _first, *others = site.hub.downloads(f"/{name}$")[:2]
-        assert [request.status for request in others] == [206]
-        assert min(request.range_start for request in others) >= HELD - LOST
+        assert {request.status for request in site.hub.downloads(f"/{name}$")} == {206}
 
 
 def test_after_kill_9_of_the_worker_its_successor_resumes_by_range(site: Site) -> None:

@@ -16,7 +16,7 @@ FILES: Files = {"a.bin": 24 * MIB, "b.bin": 300_000, "config.json": b"{}"}
 
 def begin(site: Site) -> Import:
     site.more_workers()
-    imported = site.start(FILES, Rule(path="a.bin", stall_after=11 * MIB))
+    imported = site.start(FILES, Rule(path="a.bin", stall_at=11 * MIB))
     site.until_stalled()
     return imported
 
@@ -26,14 +26,19 @@ def pass_on(site: Site, imported: Import, holder: int) -> None:
     site.until(lambda: site.holder(imported) != holder)
 
 
+def goes_on(site: Site, asked: int) -> None:
+    """Wait until more was asked for than `asked` times."""
+    site.until(lambda: len(site.hub.downloads("a.bin")) > asked)
+
+
 def test_the_other_worker_goes_on_where_a_killed_one_stopped(site: Site) -> None:
     imported = begin(site)
-    holder = site.holder(imported)
+    holder, asked = site.holder(imported), len(site.hub.downloads("a.bin"))
 
     kill(holder)
 
     pass_on(site, imported, holder)
-    site.until(lambda: len(site.hub.downloads("a.bin")) > 1)
+    goes_on(site, asked)
     site.hub.clear()
     site.insist_on_success(imported)
     assert max(fetched_again(site.hub.downloads()).values()) <= LOST
@@ -44,11 +49,11 @@ def test_a_worker_that_stood_still_longer_than_its_lease_does_no_harm_when_it_go
     site: Site, back: str
 ) -> None:
     imported = begin(site)
-    holder = site.holder(imported)
+    holder, asked = site.holder(imported), len(site.hub.downloads("a.bin"))
     os.kill(holder, signal.SIGSTOP)
     try:
         pass_on(site, imported, holder)
-        site.until(lambda: len(site.hub.downloads("a.bin")) > 1)
+        goes_on(site, asked)
         if back == "meanwhile":
             os.kill(holder, signal.SIGCONT)
             site.hub.clear()
@@ -147,13 +152,19 @@ def test_an_import_at_whose_listing_every_worker_dies_is_given_up(site: Site) ->
 
 
 def test_bytes_that_an_earlier_attempt_had_as_well_are_no_progress(site: Site) -> None:
-    once = Rule(path="a.bin", stall_after=11 * MIB, times=1)
-    imported = site.start(FILES, once, Rule(path="a.bin", stall_after=0))
-    for number in range(1, ATTEMPTS + 1):
-        site.more_workers()
-        site.until(lambda number=number: len(site.hub.downloads("a.bin")) == number)  # type: ignore[misc]
-        site.until(lambda: site.record(imported)["bytes_done"] > 7 * MIB)
+    site.more_workers()
+    imported = site.start(FILES, Rule(path="a.bin", stall_at=11 * MIB))
+    for _ in range(ATTEMPTS):
+        site.until_stalled()
+        site.until(lambda: site.record(imported)["bytes_done"] > 10 * MIB)
         time.sleep(0.5)
+        asked = len(site.hub.downloads("a.bin"))
         kill(site.holder(imported))
+        site.more_workers()
+        site.until(
+            lambda asked=asked: (  # type: ignore[misc]
+                len(site.hub.downloads("a.bin")) > asked or site.record(imported)["finished_at"]
+            )
+        )
 
     site.insist_on_failure(imported, "ATTEMPTS_EXHAUSTED")
