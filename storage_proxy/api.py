@@ -202,7 +202,9 @@ async def preview_import(site: Site, request: Request) -> Response:
 
 async def list_artifact_storages(site: Site, _request: Request) -> Response:
     """`GET /artifact-storages`."""
-    return _encode([ArtifactStorageInfo(name=storage.name, type="vfs") for storage in site.storage_pool])
+    return _encode(
+        [ArtifactStorageInfo(name=storage.name, type=storage.kind) for storage in site.storage_pool]
+    )
 
 
 async def search_models(site: Site, request: Request) -> Response:
@@ -267,7 +269,7 @@ async def readyz(site: Site, _request: Request) -> Response:
             reasons.append(f"volume {volume.name} cannot be read")
     for storage in site.storage_pool:
         try:
-            await storage.reserve(0)
+            await storage.check()
         except StowageError as exc:
             reasons.append(f"artifact storage {storage.name} cannot be used ({exc.code})")
     return JSONResponse(

@@ -95,5 +95,6 @@ class Site:
                 yield cls(settings, volume_pool, storage_pool, registries, jobs, approvals, pipeline, share)
             finally:
                 await authorizer.aclose()
+                await storage_pool.aclose()
                 for registry in registries.values():
                     registry.close()

@@ -35,6 +35,7 @@ DEQUEUE_SECONDS = 1.0
 ADOPT_SECONDS = 1.0
 LIVE_SECONDS = 5.0
 RECONNECT_SECONDS = 0.5
+ABANDONED_SECONDS = 600.0
 
 
 @dataclass
@@ -104,6 +105,20 @@ class Worker:
                 # One round ends here. Without the next ones this worker would look dead, and adopt nobody's imports.
                 log.exception("dead workers' imports could not be looked for")
             await asyncio.sleep(ADOPT_SECONDS)
+
+    async def clear_up(self) -> None:
+        """Look every now and then for what dead workers left in artifact storages, and nobody will finish."""
+        while True:
+            for storage in self.site.storage_pool:
+                try:
+                    # What is younger than these are stays anyway.
+                    count = await storage.remove_abandoned(await self.site.jobs.open_tasks())
+                except StowageError as exc:
+                    log.warning("abandoned uploads are looked for later", storage=storage.name, code=exc.code)
+                else:
+                    if count:
+                        log.info("abandoned uploads were removed", storage=storage.name, count=count)
+            await asyncio.sleep(ABANDONED_SECONDS)
 
     async def _handle(self, job: Job, context: Context, holder: UUID) -> None:
         task_id = UUID((job.payload or b"").decode())
@@ -251,7 +266,13 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Site.open(settings) as site:
-        await Worker(site, stop).run()
+        worker = Worker(site, stop)
+        clearing = asyncio.create_task(worker.clear_up())
+        try:
+            await worker.run()
+        finally:
+            clearing.cancel()
+            await asyncio.gather(clearing, return_exceptions=True)
 
 
 def run(config: Path) -> None:

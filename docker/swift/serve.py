@@ -41,6 +41,10 @@ pipeline = catch_errors gatekeeper healthcheck cache listing_formats s3api tempa
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+# A busy machine is no broken one: nobody else could answer.
+conn_timeout = 10
+node_timeout = 60
+error_suppression_limit = 1000000
 allow_account_management = true
 [filter:tempauth]
 use = egg:swift#tempauth

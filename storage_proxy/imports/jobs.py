@@ -231,6 +231,12 @@ class ImportJobs:
         with _translated():
             return int(await self._ask("fetchval", seen, within))
 
+    async def open_tasks(self) -> set[UUID]:
+        """Return the imports that have not come to an end."""
+        with _translated():
+            rows = await self._ask("fetch", "SELECT task_id FROM imports WHERE finished_at IS NULL")
+        return {row["task_id"] for row in rows}
+
     async def listen(self) -> "ChangeSignal":
         """Hear of every change from now on. All listeners share one connection; each is closed by its caller."""
         async with self._listening:

@@ -1,6 +1,7 @@
 """How a staged file gets from one step's storage to the next one's."""
 
 import os
+from collections.abc import AsyncIterator
 
 from proxy_client.errors import DigestMismatch
 from storage_proxy.storages.base import AbstractStorage, Digests, PlannedFile, StagingArea
@@ -18,7 +19,20 @@ async def relay(file: PlannedFile, source: StagingArea, target: StagingArea, whe
     found = await target.digests(file)
     if found is not None and file.matches(found):
         return found
-    found = await _copied(file, source, target)
+    return await _insist(file, await _copied(file, source, target), target, where)
+
+
+async def relay_visible(
+    file: PlannedFile, path: str, source: AbstractStorage, target: StagingArea
+) -> Digests:
+    """Copy one visible file into a staging area, unless an earlier attempt did. Raises as `relay`."""
+    found = await target.digests(file)
+    if found is None or not file.matches(found):
+        found = await copy_stream(source.stream_download(path), file, target)
+    return await _insist(file, found, target, source.name)
+
+
+async def _insist(file: PlannedFile, found: Digests, target: StagingArea, where: str) -> Digests:
     if not file.matches(found):
         await target.drop(file.path)
         raise DigestMismatch(f"{mismatch(file, found)} (copied from {where})")
@@ -32,11 +46,16 @@ async def _copied(file: PlannedFile, source: StagingArea, target: StagingArea) -
             return await in_thread(copy_local, fd, file, target)
         finally:
             os.close(fd)
+    return await copy_stream(source.read(file.path), file, target)
+
+
+async def copy_stream(chunks: AsyncIterator[bytes], file: PlannedFile, target: StagingArea) -> Digests:
+    """Write one file from front to back into a staging area. Raises as `StagedWriter.write`, and what `chunks` raises."""
     writer = await in_thread(target.open_writer, file)
     try:
         await in_thread(writer.restart)
         at = 0
-        async for chunk in source.read(file.path):
+        async for chunk in chunks:
             # Bytes never change: the writer may keep them for as long as it likes.
             await in_thread(writer.write, at, memoryview(chunk))
             at += len(chunk)

@@ -20,7 +20,7 @@ from storage_proxy.concurrency import together
 from storage_proxy.imports.context import ImportStepContext, open_targets
 from storage_proxy.imports.holdings import Held, Holdings, Neighbour
 from storage_proxy.imports.progress import ImportProgress
-from storage_proxy.imports.relay import copy_local
+from storage_proxy.imports.relay import copy_local, copy_stream
 from storage_proxy.storages.base import AbstractStorage, Digests, ImportPlan, PlannedFile, StagingArea
 from storage_proxy.volumes.pool import VolumePool
 from storage_proxy.volumes.threads import in_thread
@@ -93,16 +93,7 @@ class Reuse:
         return False
 
     async def _download(self, file: PlannedFile, storage: AbstractStorage, path: str) -> bool:
-        writer = await in_thread(self.staging.open_writer, file)
-        try:
-            await in_thread(writer.restart)
-            at = 0
-            async for chunk in storage.stream_download(path):
-                await in_thread(writer.write, at, memoryview(chunk))
-                at += len(chunk)
-            return await self._checked(file, await in_thread(writer.finish))
-        finally:
-            await in_thread(writer.close)
+        return await self._checked(file, await copy_stream(storage.stream_download(path), file, self.staging))
 
     async def _checked(self, file: PlannedFile, found: Digests) -> bool:
         if not file.matches(found):

@@ -14,7 +14,7 @@ from storage_proxy.imports.approvals import ApprovalNeeded, covers
 from storage_proxy.imports.arrivals import Arrival, Arrivals
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.progress import ImportProgress
-from storage_proxy.imports.relay import between, relay
+from storage_proxy.imports.relay import between, relay, relay_visible
 from storage_proxy.storages.base import Digests, ImportPlan, ManifestFile, PlannedFile, StagingArea
 from storage_proxy.verifiers.base import StagedFile
 from storage_proxy.verifiers.verification import Verification
@@ -59,6 +59,7 @@ class VerifyStep:
 
     async def _areas(self, context: ImportStepContext) -> dict[ArtifactStorageImportStep, StagingArea]:
         """Open each step's staging area; steps with the same storage share one."""
+        plan: ImportPlan = context.step_metadata["plan"]
         areas: dict[ArtifactStorageImportStep, StagingArea] = context.step_metadata["areas"]
         for step, before in ((VERIFY, DOWNLOAD), (ARCHIVE, VERIFY)):
             storage = context.storage(step)
@@ -67,8 +68,10 @@ class VerifyStep:
             elif step is ARCHIVE and storage is context.storage(DOWNLOAD):
                 areas[step] = areas[DOWNLOAD]
             else:
-                areas[step] = await storage.open_staging(context.order.task_id)
-                await storage.reserve(context.step_metadata["plan"].total_bytes)
+                # Verifiers read what is staged for VERIFY; what is staged for ARCHIVE is only published.
+                destination = plan.path if step is ARCHIVE else None
+                areas[step] = await storage.open_staging(plan.task_id, destination=destination)
+                await storage.reserve(plan.total_bytes)
         return areas
 
     async def _take(
@@ -79,7 +82,7 @@ class VerifyStep:
     ) -> None:
         file, verification = arrival.file, context.step_metadata["verification"]
         if arrival.present:
-            opener = partial(self._open_present, context, file)
+            opener = await self._present(context, areas, file)
             await verification.file(StagedFile(file.path, file.size, arrival.digests, opener))
             return
         await self._bring(context, areas, DOWNLOAD, VERIFY, file)
@@ -103,10 +106,16 @@ class VerifyStep:
             await relay(file, areas[source], areas[target], names)
 
     @staticmethod
-    def _open_present(context: ImportStepContext, file: PlannedFile) -> BinaryIO:
-        """Open what lies at the destination already, and was read and hashed there."""
+    async def _present(
+        context: ImportStepContext, areas: dict[ArtifactStorageImportStep, StagingArea], file: PlannedFile
+    ) -> Callable[[], BinaryIO]:
+        """Return what opens a file that lies at the destination already, and was read and hashed there."""
         plan: ImportPlan = context.step_metadata["plan"]
-        return _stream(context.storage(ARCHIVE).open_local(join(plan.path, file.path)), file.path)
+        archive, path = context.storage(ARCHIVE), join(plan.path, file.path)
+        if archive.local:
+            return lambda: _stream(archive.open_local(path), file.path)
+        await relay_visible(file, path, archive, areas[VERIFY])
+        return partial(_open_staged, areas[VERIFY], file.path)
 
     async def conclude(self, context: ImportStepContext, progress: ImportProgress) -> None:
         """Leave `staged` (the files to publish) and `relied_on` (the waivers that mattered) for ARCHIVE.

@@ -9,11 +9,11 @@ with `PathRefused`. Errors are those of `proxy_client.errors`: `StorageError` an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -247,8 +247,20 @@ class AbstractStorage(ABC):
     """A place for files: an artifact storage of the pool, or a vfolder through `VolumeStorageAdapter`."""
 
     name: str
+    kind: Literal["vfs", "s3"] = "vfs"
     local: bool = True
     """Whether its files lie in a file system of this machine, where verifiers can read them."""
+
+    async def aclose(self) -> None:  # noqa: B027 -- a directory holds nothing
+        """Close what is held open between calls."""
+
+    async def remove_abandoned(self, live: Collection[UUID]) -> int:  # noqa: ARG002 -- a directory's are removed with their imports
+        """Remove what was staged long ago and for none of these imports, the open ones; returns how much that was."""
+        return 0
+
+    async def check(self) -> None:
+        """Raise `StorageError` or `Unavailable` with what stands in the way of using it. Changes nothing."""
+        await self.reserve(0)
 
     # The visible side.
 
@@ -277,8 +289,12 @@ class AbstractStorage(ABC):
     # The hidden side.
 
     @abstractmethod
-    async def open_staging(self, task_id: UUID) -> StagingArea:
-        """Return the import's staging area, made when it is not there yet."""
+    async def open_staging(self, task_id: UUID, *, destination: str | None = None) -> StagingArea:
+        """Return the import's staging area, made when it is not there yet.
+
+        destination: where the import will be published, for a caller that writes the staged files and does not read
+        them; a storage may then send them to that place early, where nobody sees them before `publish`.
+        """
 
     async def staged_plan(self, task_id: UUID) -> ImportPlan | None:  # noqa: ARG002 -- what a storage without local files says
         """Return the plan of an import that stages its files here in local ones, or None. Takes nothing over from it."""

@@ -37,6 +37,9 @@ class ObjectStorage(AbstractStorage):
     `credentials` stand in place of those that the section names.
     """
 
+    kind = "s3"
+    local = False
+
     def __init__(
         self,
         name: str,
@@ -52,11 +55,9 @@ class ObjectStorage(AbstractStorage):
         self.client = S3Client(section, self._what, credentials)
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await in_thread(self.client.close)
 
     async def check(self) -> None:
-        """Ask for a listing of one object. Raises `StorageError` or `Unavailable` with what has to be corrected."""
         await in_thread(lambda: list(self.client.objects(self._keys.staging, first=1)))
 
     # The visible side.
@@ -139,10 +140,8 @@ class ObjectStorage(AbstractStorage):
     # The hidden side.
 
     async def open_staging(self, task_id: UUID, *, destination: str | None = None) -> StagingArea:
-        """As `AbstractStorage.open_staging`.
-
-        destination: where the import will be published, for a caller that writes the staged files and does not read them. A
-        large file is then sent to its place at once, as the parts of an upload that `publish` completes.
+        """As `AbstractStorage.open_staging`: with a destination, a large file goes there as the parts of an upload that
+        `publish` completes.
         """
 
         def work() -> ObjectStaging:
@@ -219,11 +218,11 @@ class ObjectStorage(AbstractStorage):
 
     # What nobody waits for any more.
 
-    async def abort_orphans(self, live: Collection[UUID]) -> int:
-        """Remove what no open import needs and is older than `abandoned-after`; returns how much that was.
+    async def remove_abandoned(self, live: Collection[UUID]) -> int:
+        """As `AbstractStorage.remove_abandoned`, for what is older than `abandoned-after`.
 
-        `live` are the tasks of this proxy that are open. Staging areas of others are discarded, and uploads that no
-        area knows of aborted: a worker that died between two requests leaves them.
+        Staging areas of imports that are not open are discarded, and uploads that no area knows of aborted: a worker
+        that died between two requests leaves them.
         """
 
         def work() -> int:

@@ -39,5 +39,10 @@ class StoragePool:
             )
         return self._storages[name]
 
+    async def aclose(self) -> None:
+        """Close every storage."""
+        for storage in self:
+            await storage.aclose()
+
     def __iter__(self) -> Iterator[AbstractStorage]:
         return iter(self._storages.values())

@@ -272,9 +272,10 @@ def unreachable(exc: httpx.TransportError, doing: str) -> StorageFailure:
 
 
 def _slices(body: Body) -> Iterator[bytes]:
-    """Small enough that the socket, which copies what it could not send at once, copies little."""
+    """Small enough that the socket, which copies what it could not send at once, copies little, and that a cancel ends it."""
     view = memoryview(body)
     for start in range(0, len(view), _SENT):
+        stop_point()
         yield bytes(view[start : start + _SENT])
 
 

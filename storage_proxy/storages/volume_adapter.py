@@ -41,7 +41,7 @@ class VolumeStorageAdapter(AbstractStorage):
     async def get_file_info(self, path: str) -> FileInfo:
         return await self._volume.get_file_info(self._vfid, path)
 
-    async def open_staging(self, task_id: UUID) -> StagingArea:
+    async def open_staging(self, task_id: UUID, *, destination: str | None = None) -> StagingArea:  # noqa: ARG002 -- as for every directory
         return await self._volume.stage(self._vfid, task_id)
 
     async def staged_plan(self, task_id: UUID) -> ImportPlan | None:

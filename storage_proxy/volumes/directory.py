@@ -260,7 +260,7 @@ class Directory(AbstractStorage):
 
     # The hidden side.
 
-    async def open_staging(self, task_id: UUID) -> StagingArea:
+    async def open_staging(self, task_id: UUID, *, destination: str | None = None) -> StagingArea:  # noqa: ARG002 -- a rename is quick enough
         def work() -> Area:
             try:
                 with self._root() as root:

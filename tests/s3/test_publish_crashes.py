@@ -70,7 +70,7 @@ class Ground:
         storage = self.place.storage
         assert isinstance(storage, ObjectStorage)
         await (await storage.open_staging(self.model.task_id)).discard()
-        await storage.abort_orphans([])  # an upload whose id was lost before anybody wrote it down
+        await storage.remove_abandoned([])  # an upload whose id was lost before anybody wrote it down
 
     def insist_on_nothing_staged(self) -> None:
         asyncio.run(self.discard())

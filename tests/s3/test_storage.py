@@ -274,8 +274,8 @@ async def test_orphans_go_and_what_is_open_stays(s3_server: S3Server) -> None:
         await relay(storage, dead)
         bucket.client.create_upload(f"{bucket.prefix}/{DESTINATION}/nobody's", {})
         elsewhere = bucket.client.create_upload("elsewhere", {})
-        assert await storage.abort_orphans([live.task_id]) == 0
-        assert await cleaner.abort_orphans([live.task_id]) == 2
+        assert await storage.remove_abandoned([live.task_id]) == 0
+        assert await cleaner.remove_abandoned([live.task_id]) == 2
         assert not [key for key in await bucket.hidden() if str(dead.task_id) in key]
         assert elsewhere in [upload.upload_id for upload in bucket.client.list_uploads("")]
         await storage.publish(live.plan(DESTINATION), live.staged(), FAIL)
@@ -331,7 +331,7 @@ async def test_two_storages_of_one_bucket_keep_to_their_folders(
         section = bucket.section.model_copy(update={"prefix": prefix})
         other = ObjectStorage("other", section, lambda: s3_server.credentials)
         await LARGE.bring(other, DESTINATION)
-        await other.abort_orphans([])
+        await other.remove_abandoned([])
         other.client.close()
     assert await bucket.visible() == {}
     assert (await storage.usage()) == (0, 0)
