@@ -163,6 +163,8 @@ async def _run(
         await asyncio.sleep(RETRY_DELAY)
         app.state.not_prepared = await _prepare(database, settings, admin_token)
     log.info("manager started")
+    if fault := await _reservoir_fault(settings, proxies):
+        log.error("a setting cannot be used", reason=fault)
     await _forever("reconciler", lambda: Reconciler(database, settings, proxies).run())
 
 
@@ -194,6 +196,8 @@ async def readyz(request: Request) -> Response:
     reasons = [state.not_prepared] if state.not_prepared else await _database_reasons(state.services.database)
     found = await asyncio.gather(*(_proxy_reason(proxy) for proxy in state.proxies.values()))
     reasons += [reason for reason in found if reason]
+    if not reasons and (fault := await _reservoir_fault(state.settings, state.proxies)):
+        reasons.append(fault)
     if reasons:
         return JSONResponse({"ready": False, "reasons": reasons}, 503)
     return JSONResponse({"ready": True})
@@ -217,6 +221,19 @@ async def _proxy_reason(proxy: StorageProxyClient) -> str | None:
     except StowageError as exc:
         return f"storage proxy {proxy.name}: {exc.message}"
     return None
+
+
+async def _reservoir_fault(settings: Settings, proxies: Mapping[str, StorageProxyClient]) -> str | None:
+    """Say which storage of [reservoir] its proxy cannot use so; None also for a proxy that gives no answer."""
+    if (reservoir := settings.reservoir) is None:
+        return None
+    try:
+        async with asyncio.timeout(READINESS_TIMEOUT):
+            found = await proxies[reservoir.proxy].artifact_storages()
+    except (TimeoutError, StowageError):
+        return None
+    fault = reservoir.fault({storage.name: storage.type for storage in found})
+    return None if fault is None else f"reservoir.verify: {fault.message}"
 
 
 async def authorize(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """The manager's configuration: one TOML file, read once at start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,6 +83,15 @@ class ReservoirSection(Section):
     archive: Name = Field(
         description="Artifact storage of the step ARCHIVE: where the files end.", examples=["archive"]
     )
+
+    def fault(self, kinds: Mapping[str, str]) -> Fault | None:
+        """Return what is wrong with the storages; `kinds` are those of the proxy, vfs or s3, by name."""
+        if kinds.get(self.verify, "vfs") == "vfs":
+            return None
+        return Fault(
+            ("reservoir", "verify"),
+            f"{self.verify} is an object storage, and verifiers need a file system; name an artifact storage of type vfs",
+        )
 
 
 class ArtifactRegistrySection(Section):

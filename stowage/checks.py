@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import migrations
 from manager.settings import Settings as ManagerSettings
 from manager.settings import read_settings as read_manager
+from proxy_client.client import StorageProxyClient
 from proxy_client.configuration import Fault, read_value
 from proxy_client.errors import BadRequest, StowageError
 from storage_proxy.settings import Settings as ProxySettings
 from storage_proxy.settings import VFSStorageSection
 from storage_proxy.settings import read_settings as read_proxy
 
+_ANSWERS_WITHIN = 3.0  # seconds
 _TOKEN = ("STOWAGE_ADMIN_TOKEN_FILE",)
 Paths = Iterable[tuple[tuple[str, ...], Path]]
 
@@ -51,6 +54,8 @@ def check_manager(path: Path, *, migrated: bool = True, admin_token_file: str | 
             for where, text in _unreadable([(_TOKEN, Path(admin_token_file))])
         ]
     reservoir = settings.reservoir
+    if not told and reservoir and (fault := reservoir.fault(_asked(settings, reservoir.proxy))):
+        told.append(configuration.describe(fault))
     return Outcome(
         told,
         [
@@ -104,6 +109,45 @@ def check_proxy(path: Path, *, migrated: bool = True) -> Outcome:
             ("registries", _listed(settings.artifact_registries)),
         ],
     )
+
+
+def disagreements(managers: Iterable[Path], proxies: Iterable[Path]) -> list[str]:
+    """Say what the files of managers want that the files of their storage proxies do not offer.
+
+    A file with faults of its own is left out: they are said elsewhere.
+    """
+    kinds: dict[str, dict[str, str]] = {}
+    for path in proxies:
+        with suppress(BadRequest):
+            proxy = read_proxy(path).settings
+            kinds[proxy.proxy.name] = {
+                name: section.type for name, section in proxy.artifact_storages.items()
+            }
+    told = []
+    for path in managers:
+        with suppress(BadRequest):
+            configuration = read_manager(path)
+            reservoir = configuration.settings.reservoir
+            if reservoir and (fault := reservoir.fault(kinds.get(reservoir.proxy, {}))):
+                told.append(configuration.describe(fault))
+    return told
+
+
+def _asked(settings: ManagerSettings, name: str) -> dict[str, str]:
+    """Ask a storage proxy which artifact storages it has; none if it does not run."""
+    section = settings.storage_proxies[name]
+
+    async def ask() -> dict[str, str]:
+        client = StorageProxyClient(name, section.url, section.secrets[0])
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN):
+                return {storage.name: storage.type for storage in await client.artifact_storages()}
+        except (TimeoutError, StowageError):
+            return {}
+        finally:
+            await client.aclose()
+
+    return asyncio.run(ask())
 
 
 def migrate_manager(path: Path) -> str:

@@ -135,6 +135,7 @@ class Stack:
             self._say("Preparing the database")
             await self._prepare_database(await migrations)
             self._configure()
+            self._insist_on_agreement()
             self._say("Starting the storage proxy, its worker and the manager")
             proxy_config = ("--config", str(self.dir.proxy_config))
             self._keep_python("proxy", "storage_proxy", *proxy_config)
@@ -166,6 +167,12 @@ class Stack:
         """Make a `stop` that is under way a quick one."""
         for part in self._parts.values():
             part.hasten()
+
+    def _insist_on_agreement(self) -> None:
+        from stowage.checks import disagreements  # noqa: PLC0415 -- brings SQLAlchemy
+
+        if told := disagreements([self.dir.manager_config], [self.dir.proxy_config]):
+            raise CannotStart("\n".join(told))
 
     # The directory and the addresses.
 

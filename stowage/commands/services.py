@@ -131,16 +131,21 @@ def migrate(
         raise BadRequest(
             f"name the files of the services to migrate: --manager {MANAGER_FILE}, --proxy {PROXY_FILE}"
         )
-    if check_config:
-        from stowage import checks  # noqa: PLC0415 -- brings SQLAlchemy
+    from stowage import checks  # noqa: PLC0415 -- brings SQLAlchemy
 
+    disagreements = checks.disagreements(manager_files or (), proxy_files or ())
+    if check_config:
         outcomes = [
             checks.check_manager(file, migrated=False)
             if of_manager
             else checks.check_proxy(file, migrated=False)
             for file, of_manager in named
         ]
+        if disagreements:
+            outcomes.append(checks.Outcome(disagreements))
         return max(_report(outcome) for outcome in outcomes)
+    if disagreements:
+        raise BadRequest("\n".join(disagreements))
     for file, of_manager in named:
         _migrate(file, of_manager=of_manager)
     return 0
@@ -177,7 +182,7 @@ def _serve(run: Callable[[Path], None], config: Path) -> int:
 
 
 def _migrate(file: Path, *, of_manager: bool) -> None:
-    from stowage.checks import migrate_manager, migrate_proxy  # noqa: PLC0415 -- as above
+    from stowage.checks import migrate_manager, migrate_proxy  # noqa: PLC0415 -- brings SQLAlchemy
 
     applied = (migrate_manager if of_manager else migrate_proxy)(file)
     typer.echo(f"{file}: {applied}")

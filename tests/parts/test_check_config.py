@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from migrations import migrate_proxy
 from stowage.cli import main
+from stowage.processes import free_port
 from tests.conftest import PostgresServer
 
 Check = Callable[..., tuple[int, list[str], str]]
@@ -229,3 +233,58 @@ def test_a_verifier_that_nobody_has_is_a_fault(check: Check, files: Path) -> Non
 
     assert status == 2
     assert lines[0].startswith("storage-proxy.toml:1: verification: integrety: there is no such verifier")
+
+
+BUCKET = """
+[artifact-storages.bucket]
+type = "s3"
+endpoint = "http://127.0.0.1:1"
+bucket = "models"
+access-key-file = "token"
+secret-key-file = "token"
+"""
+RESERVOIR = """
+[reservoir]
+proxy = "east"
+download = "archive"
+verify = "bucket"
+archive = "bucket"
+"""
+NO_FILES = (
+    "manager.toml:11: reservoir.verify: bucket is an object storage, and verifiers need a file system; "
+    "name an artifact storage of type vfs"
+)
+
+
+@pytest.mark.parametrize("options", [["--check-config"], []], ids=["check", "migrate"])
+def test_a_bucket_as_the_storage_of_verify_is_told_before_anything_is_done(
+    files: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    (files / "storage-proxy.toml").write_text(PROXY + BUCKET)
+    (files / "manager.toml").write_text(MANAGER + RESERVOIR)
+    both = ["--manager", str(files / "manager.toml"), "--proxy", str(files / "storage-proxy.toml")]
+
+    assert main(["migrate", *both, *options]) != 0
+
+    assert NO_FILES in capsys.readouterr().err.replace(f"{files}/", "")
+    (files / "manager.toml").write_text(
+        MANAGER + RESERVOIR.replace('verify = "bucket"', 'verify = "archive"')
+    )
+    assert main(["migrate", *both, *options]) == 0
+
+
+def test_a_manager_asks_its_proxy_if_that_runs(check: Check, files: Path) -> None:
+    (files / "storage-proxy.toml").write_text(PROXY + BUCKET)
+    port = free_port()
+    (files / "manager.toml").write_text(MANAGER.replace("6121", str(port)) + RESERVOIR)
+    assert check("manager")[0] == 0
+    listen = {"STOWAGE_PROXY__PROXY__LISTEN": f"127.0.0.1:{port}"}
+    command = [sys.executable, "-m", "storage_proxy", "--config", str(files / "storage-proxy.toml")]
+    with subprocess.Popen(command, env=os.environ | listen, stderr=subprocess.DEVNULL) as proxy:
+        try:
+            deadline = time.monotonic() + 30
+            while check("manager")[1] != [NO_FILES]:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            proxy.terminate()
