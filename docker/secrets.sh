@@ -27,6 +27,11 @@ put "$run/proxy/database-url" "$url"
 keep "$run/manager/proxy-secret" "$(random)"
 put "$run/proxy/proxy-secret" "$(cat "$run/manager/proxy-secret")"
 keep "$run/manager/admin-token" "stw_$(random)"
+# Keys of an object storage that is there, else those of the profile s3, whose server makes its user by them.
+keep "$run/s3/access-key" "stowage:proxy"
+keep "$run/s3/secret-key" "$(random)"
+put "$run/proxy/s3-access-key" "${STOWAGE_S3_KEY:-$(cat "$run/s3/access-key")}"
+put "$run/proxy/s3-secret-key" "${STOWAGE_S3_SECRET:-$(cat "$run/s3/secret-key")}"
 if [ -n "${HF_TOKEN:-}" ]; then
     put "$run/proxy/registry-token" "$HF_TOKEN"
 else

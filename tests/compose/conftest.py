@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from stowage.processes import free_port
+from stowage.samples import write_samples
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "stowage:compose-test"
@@ -22,16 +23,18 @@ collect_ignore_glob = [] if os.environ.get("STOWAGE_COMPOSE_TEST") else ["test_*
 class Compose:
     """One project of docker-compose.yml with a name and a port of its own, and the sample hub as its registry."""
 
-    def __init__(self) -> None:
+    def __init__(self, profiles: str = "demo", **environment: str) -> None:
         self.project = f"stowage-test-{secrets.token_hex(4)}"
         self.port = free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOWAGE_", "HF_"))}
         self._environment = kept | {
             "COMPOSE_PROJECT_NAME": self.project,
-            "COMPOSE_PROFILES": "demo",
+            "COMPOSE_PROFILES": profiles,
             "STOWAGE_PORT": str(self.port),
             "STOWAGE_IMAGE": IMAGE,
+            "STOWAGE_S3_IMAGE": f"{IMAGE}-s3",
             "HF_ENDPOINT": "http://hub:8086",
+            **environment,
         }
         self._http = httpx.Client(trust_env=False, timeout=30, base_url=f"http://127.0.0.1:{self.port}")
 
@@ -92,9 +95,7 @@ class Compose:
         self.run("down", "--volumes", "--timeout", "5", check=False)
 
 
-@pytest.fixture(scope="session")
-def compose() -> Iterator[Compose]:
-    """The installation, built and up, and gone without a trace afterwards."""
+def _run(compose: Compose) -> Iterator[Compose]:
     for command in (["docker", "info"], ["docker", "compose", "version"]):
         try:
             ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -104,10 +105,28 @@ def compose() -> Iterator[Compose]:
             pytest.skip(
                 f"no container engine answers: `{' '.join(command)}` says {ended.stderr.strip()[:300]}"
             )
-    compose = Compose()
     try:
         compose.run("build", "--quiet")
         compose.up()
         yield compose
     finally:
         compose.close()
+
+
+@pytest.fixture(scope="session")
+def compose() -> Iterator[Compose]:
+    """The installation, built and up, and gone without a trace afterwards."""
+    yield from _run(Compose())
+
+
+@pytest.fixture(scope="session")
+def with_bucket() -> Iterator[Compose]:
+    """An installation whose artifact storage is a bucket of the profile s3."""
+    yield from _run(Compose("demo,s3", STOWAGE_S3_ENDPOINT="http://s3:8333"))
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("samples")
+    write_samples(directory)
+    return directory

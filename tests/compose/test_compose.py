@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from stowage.samples import write_samples
 from tests.compose.conftest import Compose
 from tests.faults.models import digest_tree
 
@@ -64,13 +63,6 @@ def digests(compose: Compose, model: str = MODEL) -> dict[str, str]:
     )
     pairs = [line.split("  ./", 1) for line in found.splitlines()]
     return {path: digest for digest, path in pairs if not path.startswith(".stowage/")}
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("samples")
-    write_samples(directory)
-    return directory
 
 
 @pytest.fixture(scope="session")
