@@ -50,12 +50,24 @@ class StepStorages(NamedTuple):
     archive: str
 
 
-def step_storages(settings: Settings, storage: str | None) -> StepStorages:
-    """Return the storages of an import without a vfolder. Raises `Conflict` where none is configured."""
+def step_storages(settings: Settings, storage: str | None, *, in_bucket: bool) -> StepStorages:
+    """Return the storages of an import without a vfolder. Raises `Conflict` where none is configured.
+
+    in_bucket: whether `storage` is an object storage, in which no verifier could look at a file.
+    """
+    reservoir = settings.reservoir
     if storage is not None:
         proxy, _, name = storage.partition(":")
-        return StepStorages(proxy, name, name, name)
-    if (reservoir := settings.reservoir) is None:
+        if not in_bucket:
+            return StepStorages(proxy, name, name, name)
+        if reservoir is None or reservoir.proxy != proxy:
+            raise Conflict(
+                "an object storage needs directories to download to and verify in; ask the operator for the section "
+                f"[reservoir] of the manager's configuration with storages of the storage proxy {proxy}",
+                field="input.options.storage",
+            )
+        return StepStorages(proxy, reservoir.download, reservoir.verify, name)
+    if reservoir is None:
         raise Conflict(
             "no artifact storage is configured; import into a folder, name one in input.options.storage, or ask the "
             "operator for the section [reservoir] of the manager's configuration",

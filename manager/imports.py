@@ -40,6 +40,7 @@ from manager.models import (
 from manager.revision_status import FROM_WHICH_PULLING, announce, insist_on_one_place, status_before
 from manager.room import QuotaPlace, insist_on_quota
 from manager.settings import Settings
+from manager.storages import is_object_storage
 from manager.tasks import lock_tasks, open_tasks
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
@@ -311,7 +312,8 @@ class ArtifactRevisionService:
             )
         else:
             await may_import_to_artifact_storage(session, caller)
-            storages = step_storages(self._settings, storage)
+            in_bucket = storage is not None and await is_object_storage(session, storage)
+            storages = step_storages(self._settings, storage, in_bucket=in_bucket)
             destination = _Destination(
                 proxy=storages.proxy,
                 place=f"{storages.proxy}:{storages.archive}",

@@ -319,6 +319,17 @@ async def _names(session: AsyncSession, row: ArtifactStorage) -> list[str]:
     return [storage_name(row.name), *(storage_name(row.name, namespace) for namespace in namespaces)]
 
 
+async def is_object_storage(session: AsyncSession, storage: str) -> bool:
+    """Whether `PROXY:NAME`, or `PROXY:NAME.NAMESPACE`, is an object storage that was entered."""
+    proxy, _, name = storage.partition(":")
+    found = await session.scalar(
+        select(ArtifactStorage.type).where(
+            ArtifactStorage.proxy == proxy, ArtifactStorage.name == name.partition(".")[0]
+        )
+    )
+    return found is ArtifactStorageType.OBJECT
+
+
 def _check(kind: ArtifactStorageType, asked: StorageChanges, *, partly: bool = False) -> None:
     def given(value: str | None) -> bool:
         return not (partly and value is None)
