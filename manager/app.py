@@ -87,14 +87,14 @@ def create_app(
             app.state.services = Services(database, settings, proxies)
             app.state.proxies = proxies
             app.state.not_prepared = await _prepare(database, settings, admin_token)
-            running = asyncio.create_task(_run(app, database, settings, proxies, admin_token))
+            parts: dict[str, Callable[[], Awaitable[None]]] = {
+                "reconciler": lambda: Reconciler(database, settings, proxies).run(),
+                "changes": app.state.services.changes.run,
+                "scanner": Scanner(database, settings, proxies).run,
+                "quotas": app.state.services.quotas.follow,
+            }
+            running = asyncio.create_task(_run(app, database, settings, admin_token, parts))
             stack.push_async_callback(_stop, running)
-            following = asyncio.create_task(_forever("changes", app.state.services.changes.run))
-            stack.push_async_callback(_stop, following)
-            scanning = asyncio.create_task(_forever("scanner", Scanner(database, settings, proxies).run))
-            stack.push_async_callback(_stop, scanning)
-            counting = asyncio.create_task(_forever("quotas", app.state.services.quotas.follow))
-            stack.push_async_callback(_stop, counting)
             yield
 
     return Starlette(
@@ -155,17 +155,17 @@ async def _run(
     app: Starlette,
     database: Database,
     settings: Settings,
-    proxies: Mapping[str, StorageProxyClient],
     admin_token: str | None,
+    parts: Mapping[str, Callable[[], Awaitable[None]]],
 ) -> None:
     while app.state.not_prepared:
         log.warning("waiting for the database", reason=app.state.not_prepared)
         await asyncio.sleep(RETRY_DELAY)
         app.state.not_prepared = await _prepare(database, settings, admin_token)
     log.info("manager started")
-    if fault := await _reservoir_fault(settings, proxies):
+    if fault := await _reservoir_fault(settings, app.state.proxies):
         log.error("a setting cannot be used", reason=fault)
-    await _forever("reconciler", lambda: Reconciler(database, settings, proxies).run())
+    await asyncio.gather(*(_forever(name, run) for name, run in parts.items()))
 
 
 async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -303,7 +303,7 @@ def test_the_hosts_are_those_that_create_takes(shell: Shell) -> None:
         (["folder", "create", "x", "--host", "nowhere"], 2, "`stowage folder hosts` lists them"),
         (["token", "create", "x", "--expires", "2001-01-01"], 2, "BAD_REQUEST, --expires"),
         (["token", "revoke", NOBODY], 2, "NOT_FOUND"),
-        (["user", "create", "nobody"], 2, "BAD_REQUEST, email"),
+        (["user", "create", "nobody"], 2, "BAD_REQUEST, ADDRESS"),
         (["artifact", "show", "acme/nothing"], 2, "`stowage scan acme/nothing` takes it in"),
     ],
 )

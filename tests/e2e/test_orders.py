@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.e2e.world import Files, Model, World
 from tests.faults.hub import Rule
 
-FILES: Files = {"big.bin": 200_000, "config.json": b"{}", "small.bin": 3000}
+FILES: Files = {"big.bin": 200_000, "small.bin": 3000, "tiny.bin": 30}
 
 
 def stall(world: World, model: Model) -> None:

@@ -44,7 +44,7 @@ async def test_the_start_writes_what_the_settings_speak_of_once(manager: Manager
     for _ in range(2):
         async with started(manager.settings, manager.proxy):
             pass
-    ((_, name, kind, url, _),) = await manager.rows(ArtifactRegistry)
+    ((_, name, kind, url, *_),) = await manager.rows(ArtifactRegistry)
     assert (name, kind, url) == ("hub", "HUGGINGFACE", "http://hub.invalid")
     assert [row[0] for row in await manager.rows(StorageProxy)] == ["local"]
     ((_, host, user, project, permissions),) = await manager.rows(HostPermission)

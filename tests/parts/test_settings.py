@@ -158,7 +158,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         PROXY,
         {
             "STOWAGE_PROXY__PROXY__NAME": "west",
-            "STOWAGE_PROXY__WORKER__FILES_PER_IMPORT": "16",
+            "STOWAGE_PROXY__WORKER__CONNECTIONS_PER_HOST": "8",
             "STOWAGE_PROXY__TRANSFER__STALL_TIMEOUT": "2.5",
             "STOWAGE_PROXY__VOLUME__V_2_B__PATH": "/elsewhere",
             "STOWAGE_PROXY__ARTIFACT_REGISTRIES__HUB__TOKEN_FILE": "/t",
@@ -167,7 +167,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         },
     )
     assert settings.proxy.name == "west"
-    assert settings.worker.files_per_import == 16
+    assert settings.worker.connections_per_host == 8
     assert settings.transfer.stall_timeout == 2.5
     assert settings.volume["v.2-b"].path == Path("/elsewhere")
     assert settings.artifact_registries["hub"].token_file == Path("/t")

@@ -25,7 +25,7 @@ def mounted(at: Path, *what: str | Path) -> Iterator[Path]:
     try:
         yield at
     finally:
-        subprocess.run(["umount", at], check=True)
+        subprocess.run(["umount", "--lazy", at], check=True)
 
 
 def make_image(path: Path, size: int, *mkfs: str) -> None:
