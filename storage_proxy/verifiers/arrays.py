@@ -27,6 +27,8 @@ def examine_arrays(content: Content) -> Content | None:
     while at < size:
         content.budget.check_time()
         start = content.read_at(at, 12)
+        if not start:
+            raise Broken("the array is cut short")
         if not start.startswith(MAGIC):
             content.block("npy-trailing", "format", "bytes follow the array")
             return None

@@ -18,6 +18,23 @@ _TOKEN = re.compile(
 )
 _DUNDER = re.compile(r"__[a-z]\w*?__|__[a-z]+\w*|\b\w*[a-z]__\b")
 _WHOLE_DUNDER = re.compile(r"__[a-z][a-z0-9_]*?__", re.IGNORECASE)
+_OBJECTS: tuple[object, ...] = (
+    object,
+    type,
+    len,
+    re.compile,
+    re,
+    re.Match,
+    property,
+    iter(()),
+    "",
+    {},
+    OSError(),
+)
+_OF_PYTHON = frozenset(name for thing in _OBJECTS for name in dir(thing)) | {
+    *("__builtins__", "__import__", "__subclasses__", "__mro__", "__bases__", "__wrapped__", "__closure__"),
+}
+"""Names that Python's own objects have; of those in texts only these reach anything."""
 _CHARACTER_FORMAT = re.compile(r"%(?:\(\w*\))?[-+ #0-9.]*c|\{[^{}]*:[^{}]*c\}")
 _ESCAPE = re.compile(
     r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|N\{([^}]{0,88})\}|(.))",
@@ -73,8 +90,10 @@ def examine_template(text: str, content: Content, where: str) -> None:
 
 def _examine_strings(code: _Code, content: Content, where: str) -> None:
     for string in code.strings:
-        if _WHOLE_DUNDER.search(string):
-            _block(content, where, f"spells a name with two underscores: {string[:80]}")
+        if whole := _WHOLE_DUNDER.findall(string):
+            spelled = {word for name in map(str.lower, whole) for word in (name, name[::-1])}
+            note = _flag if _OF_PYTHON.isdisjoint(spelled) else _block
+            note(content, where, f"spells a name with two underscores: {string[:80]}")
         elif _CHARACTER_FORMAT.search(string):
             _flag(content, where, f"makes characters of numbers: {string[:80]}")
         elif _DUNDER.search(string) or re.fullmatch(r"__+", string):

@@ -25,6 +25,21 @@ def test_a_template_that_makes_a_name_is_not_clean(template: str) -> None:
     assert verdict(examine("chat_template.jinja", template.encode())) in {"flagged", "blocked"}
 
 
+def test_a_text_with_underscores_that_python_does_not_know_is_asked_about() -> None:
+    flagged = examine("chat_template.jinja", b"{{ '__start__' in x }}")
+    assert verdict(flagged) == "flagged"
+    for name in (
+        "__class__",
+        "__globals__",
+        "__builtins__",
+        "__subclasses__",
+        "__import__",
+        "__init__",
+        "__code__",
+    ):
+        assert verdict(examine("chat_template.jinja", f"{{{{ x['a{name}b'] }}}}".encode())) == "blocked"
+
+
 @pytest.mark.parametrize(
     "template",
     [
