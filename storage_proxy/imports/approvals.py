@@ -13,6 +13,9 @@ from proxy_client.errors import Conflict, NotFound
 from proxy_client.wire import Finding, ImportState, VerificationReport
 from storage_proxy.imports.jobs import ImportJobs, check_held
 
+_OVERDUE = """state = 'needs_approval' AND approval_until < now() AND finished_at IS NULL
+    AND approved IS NULL AND refusal IS NULL AND NOT cancel_requested"""
+
 
 class ApprovalNeeded(Exception):
     """Verification found something that an administrator has to decide about; its report is stored."""
@@ -87,11 +90,12 @@ class Approvals:
 
     async def give_up(self) -> Sequence[UUID]:
         """Let the imports end REJECTED that waited too long; returns them."""
+        # Looked at by every worker every second: only a change may take the lock and wake the listeners.
+        if not await self._jobs.ask("fetchval", f"SELECT EXISTS (SELECT FROM imports WHERE {_OVERDUE})"):  # noqa: S608 -- a constant
+            return []
         async with self._jobs.changing() as connection:
             rows = await connection.fetch(
-                """UPDATE imports SET refusal = $1, attempts = 0
-                   WHERE state = 'needs_approval' AND approval_until < now() AND finished_at IS NULL
-                   AND approved IS NULL AND refusal IS NULL AND NOT cancel_requested RETURNING task_id""",
+                f"UPDATE imports SET refusal = $1, attempts = 0 WHERE {_OVERDUE} RETURNING task_id",  # noqa: S608 -- as above
                 "nobody approved the import in time; import it again",
             )
             for row in rows:

@@ -386,3 +386,11 @@ def test_an_approval_holds_for_what_was_flagged_then_and_no_more() -> None:
     assert covers(OTHER_REPORT, REPORT)
     assert not covers(REPORT, OTHER_REPORT)
     assert not covers(None, REPORT)
+
+
+async def test_looking_for_what_waited_too_long_wakes_nobody(jobs: ImportJobs, approvals: Approvals) -> None:
+    await waiting(jobs, approvals)
+    signal = await jobs.listen()
+    assert await approvals.give_up() == []
+    assert not await signal.wait(0.3)
+    signal.close()
