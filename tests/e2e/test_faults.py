@@ -53,7 +53,7 @@ def test_a_source_that_stays_bad_fails_with_its_code(world: World, fault: Rule, 
 
     task = world.bring(model, folder, by=folder.owner)
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # seconds, not minutes: two cores may be busy with other tests
     assert (task["status"], task["error"]["code"], task["error"]["step"]) == ("FAILED", code, "DOWNLOAD")
     assert task["error"]["message"]
     world.insist_on_nothing_left(task, folder)
