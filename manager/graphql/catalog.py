@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import strawberry
-from sqlalchemy import BigInteger, ColumnElement, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, cast, exists, func, select
 from strawberry.scalars import JSON
 
 from manager import models
@@ -62,6 +62,10 @@ class ArtifactFilter:
     availability: list[ArtifactAvailability] | None = strawberry.field(
         default=None, description="With one of these availabilities."
     )
+    revision_status: list[ArtifactStatus] | None = strawberry.field(
+        default=None,
+        description="With a revision that stands at one of these in the shared artifact storage.",
+    )
     AND: list["ArtifactFilter"] | None = strawberry.field(
         name="AND", default=None, description="All of these hold too."
     )
@@ -79,6 +83,16 @@ class ArtifactFilter:
         yield from string_conditions(models.ArtifactRegistry.name, self.registry)
         yield from string_conditions(models.ArtifactRegistry.name, self.source)
         yield from choice_conditions(models.Artifact.availability, self.availability)
+        if self.revision_status is not None:
+            revision = models.ArtifactRevision
+            yield (
+                exists()
+                .where(
+                    revision.artifact_id == models.Artifact.id,
+                    *choice_conditions(revision.status, self.revision_status),
+                )
+                .correlate(models.Artifact)
+            )
 
 
 @strawberry.input(description="By what artifacts are ordered.")

@@ -68,6 +68,25 @@ async def test_filters_on_artifacts(manager: Manager) -> None:
         assert {edge["node"]["name"] for edge in data["artifacts"]["edges"]} == names, wanted
 
 
+async def test_artifacts_by_the_status_of_their_revisions(manager: Manager) -> None:
+    both, stored = await manager.artifact("org/both"), await manager.artifact("org/stored")
+    await manager.artifact("org/none")
+    await manager.revision(both, "one", status=ArtifactStatus.AVAILABLE)
+    await manager.revision(both, "two", status=ArtifactStatus.FAILED)
+    await manager.revision(both, "three", status=ArtifactStatus.FAILED)
+    await manager.revision(stored, "one", status=ArtifactStatus.AVAILABLE)
+    cases: list[tuple[Json, list[str]]] = [
+        ({"revisionStatus": ["AVAILABLE"]}, ["org/both", "org/stored"]),
+        ({"revisionStatus": ["FAILED", "REJECTED"]}, ["org/both"]),
+        ({"revisionStatus": []}, []),
+        ({"NOT": [{"revisionStatus": ["FAILED"]}]}, ["org/none", "org/stored"]),
+        ({"revisionStatus": ["AVAILABLE"], "name": {"endsWith": "stored"}}, ["org/stored"]),
+    ]
+    for wanted, names in cases:
+        data = await manager.ask(ARTIFACTS, {"filter": wanted})
+        assert [edge["node"]["name"] for edge in data["artifacts"]["edges"]] == names, wanted
+
+
 async def test_filters_on_revisions(manager: Manager) -> None:
     artifact, other = await manager.artifact("org/a"), await manager.artifact("org/b")
     await manager.revision(artifact, "small", size=1)
