@@ -1,6 +1,6 @@
 # make run    set up, start everything, import one sample model into a folder and stay up (MODEL=org/name for another)
 # make test   set up and pass every test
-# The rest: install, up, check, lint fixes (fmt), docs, compose-test, bench, soak, lock, clean.
+# The rest: install, up, check, lint fixes (fmt), docs, web, web-test, compose-test, bench, soak, lock, clean.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -8,7 +8,7 @@ MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-b
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser
+.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser web web-test
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -64,8 +64,24 @@ browser:
 
 swift: .venv-swift/.installed
 
+# The Model Store page, manager/webui/app. Its built files are committed: only whoever changes it needs Node.
+WEB = manager/webui/app
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --ignore-scripts
+	@touch $@
+
+web:
+	cd $(WEB) && npm ci --ignore-scripts && npm run build
+
+# With CI set it fails without npm, elsewhere it is skipped.
+web-test:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB)/node_modules/.package-lock.json && cd $(WEB) && npm test; \
+	elif [ -n "$$CI" ]; then echo "web-test: npm is not there (apt-get install npm)"; exit 1; \
+	else echo "web-test: skipped, npm is not there"; fi
+
 # Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
-test: install-dev browser swift
+test: install-dev browser swift web-test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # Builds the image and runs docker-compose.yml with a name and a port of its own; skipped where no engine answers.
@@ -91,4 +107,4 @@ lock: install-dev
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .venv-swift build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
+	rm -rf $(VENV) .venv-swift $(WEB)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
