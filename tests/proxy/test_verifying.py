@@ -2,15 +2,16 @@
 
 import asyncio
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from migrations import migrate_proxy
-from proxy_client.wire import Authorization, ImportReport, ImportState
+from proxy_client.wire import Authorization, ImportReport, ImportState, Waiver
 from storage_proxy.auth import ManagerAuthorizer
 from storage_proxy.settings import load_settings
 from storage_proxy.site import Site
@@ -39,8 +40,13 @@ class Place:
     hub: FaultHub
     database_url: str
 
-    async def bring(self, verification: str = "", registry: str = "") -> ImportReport:
-        """Import `org/name` by a worker with these settings of `[verification]` and its registry; return its last report."""
+    async def bring(
+        self, verification: str = "", registry: str = "", waivers: Sequence[Sequence[Waiver]] = ((),)
+    ) -> ImportReport:
+        """Import `org/name` by a worker with these settings of `[verification]` and its registry; return its last report.
+
+        waivers: those in force each time that the manager is asked, the last ones from then on.
+        """
         (self.directory / "proxy.toml").write_text(
             f"""
             [proxy]
@@ -58,8 +64,14 @@ class Place:
             """
         )
         settings, asked, stop = load_settings(self.directory / "proxy.toml"), order(), asyncio.Event()
-        allowed = Authorization(allowed=True).model_dump(mode="json")
-        manager = httpx.MockTransport(lambda _request: httpx.Response(200, json=allowed))
+        answers = [
+            Authorization(allowed=True, waivers=list(each)).model_dump(mode="json") for each in waivers
+        ]
+
+        def answer(_request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, json=answers.pop(0) if len(answers) > 1 else answers[0])
+
+        manager = httpx.MockTransport(answer)
         async with Site.open(settings) as opened:
             authorizer = ManagerAuthorizer(settings, transport=manager)
             site = replace(opened, pipeline=replace(opened.pipeline, authorizer=authorizer))
@@ -198,3 +210,22 @@ async def test_a_policy_lets_no_pickle_pass_or_any(place: Place) -> None:
     assert never.error is not None
     assert never.error.code == "VERIFICATION_BLOCKED"
     assert every.state is ImportState.SUCCEEDED
+
+
+async def test_a_waiver_that_was_revoked_meanwhile_publishes_nothing(place: Place) -> None:
+    make_model(place.hub.directory, "org/name", {"state.pkl": pickle.dumps(Harm())})
+    waivers = [Waiver(id=uuid4(), verifier=name) for name in ("pickle", "picklescan")]
+
+    revoked = await place.bring(waivers=[waivers, []])
+    assert revoked.error is not None
+    assert revoked.error.code == "VERIFICATION_BLOCKED"
+    assert "not in force any more" in revoked.error.message
+    assert place.visible == {}
+    assert place.staged == []
+    kept = await place.bring(waivers=[waivers])
+
+    assert kept.state is ImportState.SUCCEEDED
+    assert kept.verification is not None
+    assert {found.waiver for verifier in kept.verification.verifiers for found in verifier.findings} == {
+        waiver.id for waiver in waivers
+    }
