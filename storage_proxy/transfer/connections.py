@@ -28,6 +28,7 @@ _IDLE_SECONDS = 20.0
 _IDLE_MOST = 32  # connections kept for one origin
 _LONGEST_HEAD = 64 << 10  # bytes
 _BLOCK = 16 << 10  # bytes received at a time while they are a head
+_MOMENT = 0.05  # seconds in which a reader's buffer is filled further before it gets what there is
 _END_OF_HEAD = b"\r\n\r\n"
 _BROKEN = (OSError, httptools.HttpParserError)
 _PORTS = {"http": 80, "https": 443}
@@ -242,6 +243,7 @@ class Answer:
         self._hold = hold
         self._line = line
         self._closed = False
+        self._fault: Exception | None = None
         # A head that trickles is late as well; of a body, its reader knows how fast it has to be.
         deadline = time.monotonic() + connections.stall_timeout
         rest = b""
@@ -278,7 +280,7 @@ class Answer:
         return bytes(received[:end]), bytes(received[end:])
 
     def readinto(self, view: memoryview) -> int:
-        """Read what is there, at least one byte; 0 at the end of the body.
+        """Read what comes within a moment, at least one byte; 0 at the end of the body.
 
         Raises `SourceUnavailable` where the connection breaks, stalls, or ends before the announced length; or `Cut`.
         """
@@ -292,7 +294,7 @@ class Answer:
                 view[:count] = self._early[:count]
                 self._early = self._early[count:]
             else:
-                count = self._connection.recv_into(view, min(len(view), self._left))
+                count = self._receive(view[: min(len(view), self._left)])
         except _BROKEN as exc:
             self._line.check()
             kind = Stalled if isinstance(exc, TimeoutError) else SourceUnavailable
@@ -302,6 +304,22 @@ class Answer:
             raise SourceUnavailable(f"the registry's transfer broke off {self._left} bytes before its end")
         self._left -= count
         return count
+
+    def _receive(self, view: memoryview) -> int:
+        """Fill a buffer here, where it costs least: TLS gives 16 KiB at a time, and a plain socket what has come."""
+        if self._fault is not None:
+            raise self._fault
+        receive, size = self._connection.recv_into, len(view)
+        until = time.monotonic() + _MOMENT
+        filled = count = receive(view)
+        while count and filled < size and time.monotonic() < until:
+            try:
+                count = receive(view[filled:])
+            except _BROKEN as exc:  # what came before the break is good
+                self._fault = exc
+                break
+            filled += count
+        return filled
 
     def _read_unmeasured(self, view: memoryview) -> int:
         told = self._told
