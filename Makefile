@@ -90,8 +90,8 @@ compose-test: install-dev browser
 	else echo "compose-test: skipped, no container engine answers to docker info"; fi
 
 # Stowage beside curl, aria2c, the official client and a plain loop (benchmarks/README.md). BENCH="--quick --case small"
-# passes options on. It wants a quiet machine and 25 GB of disk.
-bench: install-dev
+# passes options on, BENCH=--quick is done in ten minutes. The rest wants an hour, a quiet machine and 25 GB of disk.
+bench: install-dev swift
 	@command -v nginx >/dev/null && command -v aria2c >/dev/null && command -v curl >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends nginx-light aria2 curl openssl >/dev/null; } || \

@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks import load
+from benchmarks import hostile, load
 from benchmarks.sources import running, wait_for
 from manager.app import create_app
 from manager.settings import load_settings
@@ -37,6 +37,7 @@ _PAGES = (1, 5_000, 10_000)
 
 Json = dict[str, Any]
 Ask = Callable[[str, Json], Awaitable[Json]]
+Send = Callable[..., Awaitable[Json]]
 
 _CONFIGURATION = """
 [manager]
@@ -59,9 +60,9 @@ reconnect-delay = 3600
 silence-limit = 3600
 """
 _ROWS = (
-    """INSERT INTO artifacts (id, registry_id, name, type, readonly, scanned_at, updated_at, availability)
+    """INSERT INTO artifacts (id, registry_id, name, type, described, readonly, scanned_at, updated_at, availability)
        SELECT md5('artifact' || n)::uuid, id, 'org' || n % 97 || '/model-' || lpad(n::text, 6, '0'),
-              'MODEL', true, now(), now(), 'ALIVE'
+              'MODEL', false, true, now(), now(), 'ALIVE'
          FROM generate_series(1, $1::int) n, artifact_registries WHERE artifact_registries.name = 'hub'""",
     """INSERT INTO artifact_revisions (id, artifact_id, version, status, size, digest, created_at, updated_at)
        SELECT md5('revision' || n)::uuid, md5('artifact' || n)::uuid, 'main', 'SCANNED', 1000,
@@ -74,6 +75,8 @@ _FOLDER = 'mutation { createVfolder(input: {name: "bench"}) { vfolder { id } } }
 _ARTIFACTS = """query ($first: Int, $after: String, $limit: Int, $offset: Int) {
   artifacts(first: $first, after: $after, limit: $limit, offset: $offset) {
     edges { cursor node { id name } } pageInfo { hasNextPage } } }"""
+_REVISION = """query ($id: ID!) { artifactRevision(id: $id) {
+  id version status size digest artifact { id name } } }"""
 _FORGET = "DELETE FROM import_tasks; DELETE FROM audit_log"
 _ME = "{ me { email } }"
 
@@ -145,7 +148,8 @@ async def measure(directory: Path, *, quick: bool, say: Callable[[str], None]) -
             proxy = [sys.executable, "-m", "benchmarks.stand_in", str(ports["proxy"])]
             stack.enter_context(running(proxy, directory / "proxy.log"))
             wait_for(ports["proxy"], directory / "proxy.log")
-            async with _manager(directory) as (ask, recorder, engine):
+            async with _manager(directory) as (send, recorder, engine):
+                ask = _insisting(send)
                 say(f"Making a catalogue of {ARTIFACTS:,} artifacts")
                 await _fill(url)
                 folder = (await ask(_FOLDER, {}))["createVfolder"]["vfolder"]["id"]
@@ -156,12 +160,15 @@ async def measure(directory: Path, *, quick: bool, say: Callable[[str], None]) -
                 ]
                 say("Measuring pages of the catalogue")
                 pages = [await _page(ask, number, 5 if quick else 50) for number in _PAGES]
+                say("Measuring documents that are written to cost much")
+                refusals = await hostile.measure(send, 3 if quick else 10)
             say(f"Measuring requests per second of {CLIENTS} clients")
             rates = await _rates(directory, ports["manager"], folder, 1.5 if quick else 8.0)
         return {
             "artifacts": ARTIFACTS,
             "importArtifacts": [asdict(each) for each in mutations],
             "pages": [asdict(each) for each in pages],
+            "hostile": [asdict(each) for each in refusals],
             "rates": {name: asdict(each) for name, each in rates.items()},
         }
     finally:
@@ -179,8 +186,8 @@ def _postgres(directory: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def _manager(directory: Path) -> AsyncIterator[tuple[Ask, _Recorder, AsyncEngine]]:
-    """Run the manager in this process; yields how to ask it, what it asks its database, and the latter's engine."""
+async def _manager(directory: Path) -> AsyncIterator[tuple[Send, _Recorder, AsyncEngine]]:
+    """Run the manager in this process; yields how to send it a document, what it asks its database, and the latter's engine."""
     # It logs as ever, where it disturbs nobody; what logs is what stderr is now.
     with (directory / "log").open("w") as log:
         with redirect_stderr(log):
@@ -190,7 +197,7 @@ async def _manager(directory: Path) -> AsyncIterator[tuple[Ask, _Recorder, Async
 
 
 @asynccontextmanager
-async def _asked(directory: Path) -> AsyncIterator[tuple[Ask, _Recorder, AsyncEngine]]:
+async def _asked(directory: Path) -> AsyncIterator[tuple[Send, _Recorder, AsyncEngine]]:
     app = create_app(load_settings(directory / "manager.toml"), admin_token_file=directory / "token")
     headers = {"Authorization": f"Bearer {(directory / 'token').read_text()}"}
     transport = httpx.ASGITransport(app)
@@ -199,16 +206,26 @@ async def _asked(directory: Path) -> AsyncIterator[tuple[Ask, _Recorder, AsyncEn
         httpx.AsyncClient(transport=transport, base_url="http://manager", headers=headers) as http,
     ):
 
-        async def ask(query: str, variables: Json) -> Json:
-            answer = (await http.post("/graphql", json={"query": query, "variables": variables})).json()
-            if "errors" in answer:
-                raise load.RequestFailed(json.dumps(answer["errors"]))
-            return cast("Json", answer["data"])
+        async def send(query: str, variables: Json | None = None) -> Json:
+            answer = await http.post("/graphql", json={"query": query, "variables": variables})
+            return cast("Json", answer.json())
 
         engine = app.state.services.database.engine
         recorder = _Recorder()
         recorder.attach(engine)
-        yield ask, recorder, engine
+        yield send, recorder, engine
+
+
+def _insisting(send: Send) -> Ask:
+    """Return how to ask for data: an answer with errors is raised."""
+
+    async def ask(query: str, variables: Json) -> Json:
+        answer = await send(query, variables)
+        if "errors" in answer:
+            raise load.RequestFailed(json.dumps(answer["errors"]))
+        return cast("Json", answer["data"])
+
+    return ask
 
 
 async def _fill(url: str) -> None:
@@ -291,10 +308,12 @@ async def _rates(directory: Path, port: int, folder: str, seconds: float) -> dic
     await connection.close()
     empty: Json = {}
     first: Json = {"first": _PAGE}
+    revisions: Iterator[Json] = ({"id": each} for each in itertools.cycle(ids))
     imports: Iterator[Json] = ({"revisions": [each], "folder": folder} for each in ids)
     asked = {
         "me": (_ME, itertools.repeat(empty)),
         "artifacts, a page of 10": (_ARTIFACTS, itertools.repeat(first)),
+        "one revision with its artifact": (_REVISION, revisions),
         "importArtifacts, one revision": (_IMPORT, imports),
     }
     environment = os.environ | {"STOWAGE_ADMIN_TOKEN_FILE": str(directory / "token")}

@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bars import Bar
+from benchmarks.s3 import GIB, Uploaded
 from benchmarks.transfers import STOWAGE, Result
 from benchmarks.verification import PICKLES, Verified
 
 _MIB = 1 << 20
 
 
-def print_result(console: Console, result: Result) -> None:
-    """Print one case at one source: every contender, then every promise."""
+def print_result(console: Console, result: Result, *, judged: bool = True) -> None:
+    """Print one case at one source: every contender, then, unless its files are small ones to try, every promise."""
     title = f"{result.case}, {result.source}: {result.files} files, {result.size / _MIB:,.0f} MiB"
     table = Table(title=title, title_justify="left")
     for heading in ("", "median s", "least to most s", "MiB/s", "stowage takes"):
@@ -31,7 +32,8 @@ def print_result(console: Console, result: Result) -> None:
         spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
         table.add_row(name, f"{median:.2f}", spread, f"{result.size / _MIB / median:,.0f}", ratio)
     console.print(table)
-    print_bars(console, result.bars)
+    if judged:
+        print_bars(console, result.bars)
     if result.costs:
         told = f"{result.cpu_per_gib:.2f} CPU-s per GiB, peak RSS {result.peak_rss / 1e6:.0f} MB"
         console.print(f"  worker: {told}", highlight=False)
@@ -45,7 +47,7 @@ def print_bars(console: Console, bars: Sequence[Bar]) -> None:
         console.print(f"  {verdict}  {bar.name}: {bar.measured:.2f}, at most {bar.limit:g}", highlight=False)
 
 
-def print_verified(console: Console, verified: Verified) -> None:
+def print_verified(console: Console, verified: Verified, *, judged: bool = True) -> None:
     """Print what the verifiers took."""
     table = Table(title=f"verify: {verified.size / _MIB:,.0f} MiB of safetensors", title_justify="left")
     for heading in ("", "median s"):
@@ -55,12 +57,33 @@ def print_verified(console: Console, verified: Verified) -> None:
     table.add_row("import of the model, its verification included", f"{verified.imported:.2f}")
     table.add_row(f"stowage verify, {PICKLES} small pickles", f"{verified.pickles:.2f}")
     console.print(table)
-    print_bars(console, verified.bars)
+    if judged:
+        print_bars(console, verified.bars)
+    console.print()
+
+
+def print_uploaded(console: Console, uploaded: Sequence[Uploaded]) -> None:
+    """Print what uploads into an object storage took."""
+    table = Table(title="s3: uploads to Swift on this machine", title_justify="left")
+    for heading in ("", "files", "MiB", "median s", "CPU-s", "CPU-s per GiB", "peak RSS, MB"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for each in uploaded:
+        numbers = [
+            f"{each.seconds:.2f}",
+            f"{each.cpu_seconds:.2f}",
+            f"{each.cpu_seconds * GIB / each.size:.2f}",
+        ]
+        size = [f"{each.files:,}", f"{each.size / _MIB:,.0f}"]
+        table.add_row(each.client, *size, *numbers, f"{each.peak_rss / 1e6:.0f}")
+    console.print(table)
     console.print()
 
 
 def document(
-    results: Sequence[Result], manager: dict[str, Any] | None, verified: Verified | None
+    results: Sequence[Result],
+    uploaded: Sequence[Uploaded],
+    manager: dict[str, Any] | None,
+    verified: Verified | None,
 ) -> dict[str, Any]:
     """Return everything as JSON values."""
     return {
@@ -77,6 +100,7 @@ def document(
             }
             for result in results
         ],
+        "s3": [asdict(each) for each in uploaded],
         "manager": manager,
         "verify": verified and asdict(verified) | {"bars": _bars(verified.bars)},
     }
@@ -121,7 +145,7 @@ def print_manager(console: Console, measured: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for each in measured["importArtifacts"]:
         times = [f"{each[name] * 1e3:.1f}" for name in ("sql", "committed", "answered")]
-        table.add_row(str(each["revisions"]), *times, f"{each['answered'] / each['sql']:.1f} x")
+        table.add_row(str(each["revisions"]), *times, f"{each['committed'] / each['sql']:.1f} x")
     console.print(table)
     table = Table(title=f"A page of {measured['artifacts']:,} artifacts", title_justify="left")
     for heading in ("page", "by cursor, ms", "by offset, ms"):
@@ -137,4 +161,11 @@ def print_manager(console: Console, measured: dict[str, Any]) -> None:
     for name, each in measured["rates"].items():
         numbers = [f"{each[key]:,.0f}" for key in ("per_second", "median_ms", "p99_ms")]
         table.add_row(name, *numbers)
+    console.print(table)
+    table = Table(title="Documents that are written to cost much", title_justify="left")
+    for heading in ("", "bytes", "graphql-core alone, ms", "until refused, ms"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for each in measured["hostile"]:
+        alone = "more than 10,000" if each["alone"] is None else f"{each['alone'] * 1e3:,.1f}"
+        table.add_row(each["name"], f"{each['size']:,}", alone, f"{each['refused'] * 1e3:.1f}")
     console.print(table)
