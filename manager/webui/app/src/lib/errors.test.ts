@@ -42,7 +42,9 @@ test("no error is no sentence", () => {
 
 test("messages are sentences", () => {
   expect(sentence("there is a folder x already; choose another name")).toBe("There is a folder x already; choose another name.");
-  expect(sentence("why?")).toBe("Why?");
+  expect(sentence("why?")).toBe("why?");
+  expect(sentence("why not?")).toBe("Why not?");
+  expect(sentence("pytorch_model.bin: the pickle calls posix.system")).toBe("pytorch_model.bin: the pickle calls posix.system.");
   expect(sentence("  ")).toBe("Something went wrong.");
 });
 

@@ -17,7 +17,8 @@ const NOT_REACHED = "Stowage does not answer. What you entered is kept; try agai
 export function sentence(message: string): string {
   const text = message.trim();
   if (text === "") return "Something went wrong.";
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  // A file's name or a code at the beginning stays as it is.
+  const begun = /^[a-z'-]+[,;:]?(?: |$)/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 

@@ -6,13 +6,13 @@
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
 
-// The sanitiser takes handlers away; browsers report them to the console as soon as they are parsed, so they go before.
-const HANDLER = /\son\w+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]*)/gi;
+// The sanitiser takes handlers and styles away; browsers report them as soon as they are parsed, so they go before.
+const REPORTED = /[\s/"'](?:on\w+|style)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]*)/gi;
 
 const marked = new Marked({
   gfm: true,
   async: false,
-  renderer: { html: ({ text }) => text.replace(HANDLER, " ") },
+  renderer: { html: ({ text }) => text.replace(REPORTED, " ") },
 });
 
 const TAGS = [

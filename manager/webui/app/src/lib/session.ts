@@ -1,5 +1,7 @@
 /** Who is signed in. The token itself is in a cookie that no script can read. */
 
+import { sentence } from "./errors";
+
 export interface SessionUser {
   id: string;
   email: string;
@@ -100,8 +102,5 @@ export class Session {
 
 function messageIn(body: unknown): string | null {
   if (typeof body !== "object" || body === null || !("message" in body)) return null;
-  const { message } = body;
-  if (typeof message !== "string" || message === "") return null;
-  const begun = message.charAt(0).toUpperCase() + message.slice(1);
-  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+  return typeof body.message === "string" && body.message !== "" ? sentence(body.message) : null;
 }

@@ -61,6 +61,11 @@ test("a finding that cannot be read is shown, and taken seriously", () => {
   ]);
 });
 
+test("a message does not name the file again that stands above it", () => {
+  const report = readReport(said(["one", "blocked", [{ ...finding("block"), message: "a.bin: names os.system" }]]));
+  expect(report.findings[0]).toMatchObject({ file: "a.bin", message: "names os.system" });
+});
+
 test("counts are read from what the verifier reports", () => {
   expect(readReport(said(["one", "clean"])).verifiers[0]).toMatchObject({ scanned: 3, skipped: 2, seconds: 0.25 });
 });

@@ -69,7 +69,8 @@ function readFinding(value: string, verifier: string): Finding {
         member: text("member") || null,
         rule: text("rule"),
         severity: text("severity") || "block",
-        message: text("message") || value,
+        // Most begin with the file, which stands above them.
+        message: text("message").replace(`${text("file")}: `, "") || value,
         verifier,
       };
     }

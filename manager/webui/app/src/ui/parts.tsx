@@ -265,15 +265,16 @@ export function CopyLine({ text, label }: { text: string; label: string }): Reac
 
 /** A name that may be long: it breaks at its joints. */
 export function Breakable({ text }: { text: string }): ReactElement {
+  // One element around them all: the children of a flex box would stand apart, and be read apart.
   return (
-    <>
+    <span>
       {text.split(/(?<=[/._-])/).map((piece, index) => (
         <span key={index}>
           {piece}
           <wbr />
         </span>
       ))}
-    </>
+    </span>
   );
 }
 

@@ -2,6 +2,7 @@
 
 import type { ReactElement } from "react";
 
+import { sentence } from "../lib/errors";
 import { count, duration } from "../lib/format";
 import type { Finding, Report } from "../lib/verification";
 import { Breakable, Tag, type Tone } from "./parts";
@@ -67,7 +68,7 @@ function FindingText({ finding }: { finding: Finding }): ReactElement {
           </code>
         )}
       </div>
-      <p className="break">{finding.message}</p>
+      <p className="break">{sentence(finding.message)}</p>
       <p className="muted small">
         {[finding.verifier, finding.rule].filter(Boolean).join(" · ")}
       </p>

@@ -215,7 +215,7 @@ function Provenance({ folder, model }: { folder: Folder; model: Model }): ReactE
           <Time at={model.importedAt} />
           {model.importedBy !== null && <> by <span className="break">{model.importedBy}</span></>}
         </span>
-        <Link href={`/tasks/${model.taskId}`}>Import</Link>
+        <Link href={`/tasks/${model.taskId}`}>Its import</Link>
       </p>
       <div className="provenance-copies">
         <div>

@@ -36,7 +36,7 @@ export function FoldersView(): ReactElement {
         </Button>
       </header>
       <MyRoom />
-      <search className="filters">
+      <search className="filters folder-filters">
         <div className="search">
           <Icon name="search" />
           <input type="search" aria-label="Search folders by name" placeholder="Search by name" value={typed} onChange={(event) => setTyped(event.target.value)} />

@@ -208,7 +208,7 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
               ? "It does not fit into the quota."
               : blocked
                 ? "Choose another path, or replace what is in the way."
-                : revision?.size
+                : revision?.size && preview === null
                   ? `${bytes(revision.size)} in all`
                   : ""}
           </p>

@@ -135,7 +135,7 @@ function TaskPage({ task, again }: { task: TaskDetailFragment; again: () => void
 
       <section className={`panel task-panel task-${task.status.toLowerCase()}`} aria-label="How it stands">
         <Steps task={task} />
-        {isOpen(task.status) && <Pace task={task} />}
+        {(task.status === "PENDING" || task.status === "RUNNING") && <Pace task={task} />}
         {stopping && isOpen(task.status) && (
           <p className="muted quiet-line" role="status">
             Stopping, and removing what was staged…
@@ -171,8 +171,8 @@ function TaskPage({ task, again }: { task: TaskDetailFragment; again: () => void
           <Note tone="warn" title="Somebody has to look at it first">
             <p>
               {me.isAdmin
-                ? "The files have arrived, and the verifiers flagged what is below. Approve, and it is published as it was checked; reject, and it is removed."
-                : "The files have arrived, and the verifiers flagged what is below. An administrator approves or rejects it; you need not stay."}
+                ? `${count(task.filesDone, "file")}, ${bytes(task.bytesDone)} have arrived, and the verifiers flagged what is below. Approve, and it is published once it is checked again; reject, and it is removed.`
+                : `${count(task.filesDone, "file")}, ${bytes(task.bytesDone)} have arrived, and the verifiers flagged what is below. An administrator approves or rejects it; you need not stay.`}
             </p>
           </Note>
         )}
@@ -309,8 +309,6 @@ function Pace({ task }: { task: TaskDetailFragment }): ReactElement {
       <p className="pace-big">
         {task.status === "PENDING" ? (
           "Waiting to begin"
-        ) : task.status === "NEEDS_APPROVAL" ? (
-          "Waiting for approval"
         ) : !loading ? (
           task.step === "VERIFY" ? "Verifying every file" : "Publishing"
         ) : value === null ? (
@@ -323,9 +321,8 @@ function Pace({ task }: { task: TaskDetailFragment }): ReactElement {
         )}
       </p>
       <Progress
-        value={task.status === "PENDING" ? 0 : task.status === "NEEDS_APPROVAL" ? 1 : loading ? value : null}
+        value={task.status === "PENDING" ? 0 : loading ? value : null}
         label="Progress of the import"
-        tone={task.status === "NEEDS_APPROVAL" ? "warn" : "info"}
       />
       <dl className="pace-facts">
         <div>
