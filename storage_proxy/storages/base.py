@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from proxy_client.errors import BadRequest
 from proxy_client.wire import OnConflict
 
 MANIFEST_FOLDER = ".stowage"
@@ -338,3 +339,23 @@ class AbstractStorage(ABC):
     @abstractmethod
     async def publishing(self, task_id: UUID) -> bool:
         """Whether an earlier `publish` of this import began and must be rolled forward."""
+
+    # What artifact storages alone offer.
+
+    async def unpublish(self, path: str, artifact: str, version: str) -> Manifest | None:  # noqa: ARG002 -- what a folder of a user's says
+        """Remove what an import of this version left at `path`: the files of its manifest that nobody changed and no
+        other manifest lists, then the manifest. Returns it; None if there is none. May be repeated.
+
+        Raises `BadRequest` for what is no artifact storage.
+        """
+        raise BadRequest(f"{self.name} is no artifact storage; its files are its owner's to remove")
+
+    async def presign(self, method: str, path: str, key: str, expires: int) -> str:  # noqa: ARG002 -- what a directory says
+        """Return a URL that lets whoever has it GET or PUT the file `key` below the folder `path` for `expires` seconds.
+
+        Raises `PathRefused` for a key that leaves the folder or is not one of a visible file, `BadRequest` for a storage
+        that has no URLs.
+        """
+        raise BadRequest(
+            f"the storage {self.name} is a directory, whose files have no URLs; use an object storage"
+        )

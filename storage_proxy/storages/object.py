@@ -122,18 +122,11 @@ class ObjectStorage(AbstractStorage):
         return await in_thread(work)
 
     async def presign(self, method: str, path: str, key: str, expires: int) -> str:
-        """Return a URL that lets whoever has it GET or PUT the file `key` below the folder `path` for `expires` seconds.
-
-        Raises `PathRefused` for a key that leaves the folder or is not one of a visible file.
-        """
         check_path(key)
         signed = self._keys.of(check_path(join(check_destination(path), key)))
         return await in_thread(self.client.presign, method, signed, expires)
 
     async def unpublish(self, path: str, artifact: str, version: str) -> Manifest | None:
-        """Remove what an import of this version left at `path`: the files of its manifest that nobody changed and no
-        other manifest lists, then the manifest. Returns it; None if there is none. May be repeated.
-        """
         check_destination(path)
         return await in_thread(unpublish, self.client, self._keys, self._hashed, path, artifact, version)
 

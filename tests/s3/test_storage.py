@@ -282,30 +282,6 @@ async def test_orphans_go_and_what_is_open_stays(s3_server: S3Server) -> None:
         cleaner.client.close()
 
 
-async def test_cleaning_up_takes_what_was_imported_and_nothing_else(
-    bucket: Bucket, storage: ObjectStorage
-) -> None:
-    model = Model({"a": b"1", "changed": b"2", "theirs": b"3", "big": BIG})
-    await bucket.put({f"{DESTINATION}/theirs": b"3"})
-    await model.bring(storage, DESTINATION)
-    await Model({"a": b"fp16"}).bring(storage, f"{DESTINATION}-fp16")
-    await bucket.put({f"{DESTINATION}/changed": b"by a user", f"{DESTINATION}/mine": b"m"})
-    manifest = await storage.unpublish(DESTINATION, "org/model", "main")
-    assert manifest is not None
-    assert {path for path in await bucket.visible() if "-fp16/" not in path} == {
-        f"{DESTINATION}/{name}" for name in ("changed", "theirs", "mine")
-    }
-    assert (await bucket.visible())[f"{DESTINATION}-fp16/a"] == b"fp16"
-    assert await storage.unpublish(DESTINATION, "org/model", "main") is None
-
-
-async def test_cleaning_up_leaves_what_another_model_lists(bucket: Bucket, storage: ObjectStorage) -> None:
-    await Model({"a": b"1", "b": b"2"}).bring(storage, "shared")
-    await Model({"a": b"1"}, model_id="org/other").bring(storage, "shared", OVERWRITE)
-    await storage.unpublish("shared", "org/model", "main")
-    assert {path for path in await bucket.visible() if ".stowage" not in path} == {"shared/a"}
-
-
 # What lies where.
 
 
