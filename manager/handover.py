@@ -73,6 +73,8 @@ class Handover:
         except StowageError as exc:
             if isinstance(exc, Unavailable):
                 raise
+            if isinstance(exc, Conflict) and exc.field == "name":
+                raise Conflict(exc.message, field="input.name") from exc
             field = fields.get(exc.field or "", fields[""])
             raise type(exc)(f"the connection was tried and failed: {exc.message}", field=field) from exc
 

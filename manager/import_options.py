@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
@@ -12,6 +12,7 @@ from manager.models import (
     ArtifactAvailability,
     ArtifactRegistry,
     ArtifactRegistryType,
+    ArtifactStorageType,
     ImportConflictPolicy,
 )
 from manager.settings import Settings
@@ -50,30 +51,41 @@ class StepStorages(NamedTuple):
     archive: str
 
 
-def step_storages(settings: Settings, storage: str | None, *, in_bucket: bool) -> StepStorages:
-    """Return the storages of an import without a vfolder. Raises `Conflict` where none is configured.
+def step_storages(
+    settings: Settings, storage: str | None, entered: Mapping[str, ArtifactStorageType]
+) -> StepStorages:
+    """Return the storages of an import without a vfolder: those of the settings, or `storage` to archive in.
 
-    in_bucket: whether `storage` is an object storage, in which no verifier could look at a file.
+    `entered` are the storages that were entered for its proxy. Verifiers need a file system: where the archive has
+    none, files are brought to another storage of the proxy first. Raises `Conflict` where there is none.
     """
-    reservoir = settings.reservoir
     if storage is not None:
-        proxy, _, name = storage.partition(":")
-        if not in_bucket:
-            return StepStorages(proxy, name, name, name)
-        if reservoir is None or reservoir.proxy != proxy:
-            raise Conflict(
-                "an object storage needs directories to download to and verify in; ask the operator for the section "
-                f"[reservoir] of the manager's configuration with storages of the storage proxy {proxy}",
-                field="input.options.storage",
-            )
-        return StepStorages(proxy, reservoir.download, reservoir.verify, name)
-    if reservoir is None:
+        return _chosen(settings, storage, entered)
+    if (reservoir := settings.reservoir) is None:
         raise Conflict(
             "no artifact storage is configured; import into a folder, name one in input.options.storage, or ask the "
             "operator for the section [reservoir] of the manager's configuration",
             field="input.vfolderId",
         )
     return StepStorages(reservoir.proxy, reservoir.download, reservoir.verify, reservoir.archive)
+
+
+def _chosen(settings: Settings, storage: str, entered: Mapping[str, ArtifactStorageType]) -> StepStorages:
+    proxy, _, name = storage.partition(":")
+    if entered.get(name) is ArtifactStorageType.VFS:
+        return StepStorages(proxy, name, name, name)
+    if (reservoir := settings.reservoir) is not None and reservoir.proxy == proxy:
+        return StepStorages(proxy, reservoir.download, reservoir.verify, name)
+    if name not in entered:
+        return StepStorages(proxy, name, name, name)  # one of the proxy's own configuration, or none at all
+    local = min((each for each, kind in entered.items() if kind is ArtifactStorageType.VFS), default=None)
+    if local is None:
+        raise Conflict(
+            f"verifiers need a file system, and the storage proxy {proxy} has object storages alone; enter a VFS "
+            "storage for it (createVFSStorage)",
+            field="input.options.storage",
+        )
+    return StepStorages(proxy, local, local, name)
 
 
 def check_request(revision_ids: Sequence[UUID], vfolder_id: UUID | None, options: ImportOptions) -> None:

@@ -40,7 +40,7 @@ from manager.models import (
 from manager.revision_status import FROM_WHICH_PULLING, announce, insist_on_one_place, status_before
 from manager.room import QuotaPlace, insist_on_quota
 from manager.settings import Settings
-from manager.storages import is_object_storage
+from manager.storages import entered_storages
 from manager.tasks import lock_tasks, open_tasks
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
@@ -312,8 +312,8 @@ class ArtifactRevisionService:
             )
         else:
             await may_import_to_artifact_storage(session, caller)
-            in_bucket = storage is not None and await is_object_storage(session, storage)
-            storages = step_storages(self._settings, storage, in_bucket=in_bucket)
+            entered = await entered_storages(session, storage.partition(":")[0]) if storage else {}
+            storages = step_storages(self._settings, storage, entered)
             destination = _Destination(
                 proxy=storages.proxy,
                 place=f"{storages.proxy}:{storages.archive}",

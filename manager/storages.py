@@ -312,22 +312,27 @@ class Storages:
                 raise Conflict(f"there is a storage {name} already; choose another name", field=field)
 
 
+async def entered_storages(session: AsyncSession, proxy: str) -> dict[str, ArtifactStorageType]:
+    """Return what was entered for a proxy and can be imported into, by the names that it has there."""
+    rows = await session.execute(
+        select(ArtifactStorage.name, ArtifactStorage.type, StorageNamespace.namespace)
+        .join(StorageNamespace, isouter=True)
+        .where(ArtifactStorage.proxy == proxy)
+    )
+    found: dict[str, ArtifactStorageType] = {}
+    for name, kind, namespace in rows:
+        if kind is ArtifactStorageType.VFS:
+            found[name] = kind
+        if namespace is not None:
+            found[storage_name(name, namespace)] = kind
+    return found
+
+
 async def _names(session: AsyncSession, row: ArtifactStorage) -> list[str]:
     namespaces = await session.scalars(
         select(StorageNamespace.namespace).where(StorageNamespace.storage_id == row.id)
     )
     return [storage_name(row.name), *(storage_name(row.name, namespace) for namespace in namespaces)]
-
-
-async def is_object_storage(session: AsyncSession, storage: str) -> bool:
-    """Whether `PROXY:NAME`, or `PROXY:NAME.NAMESPACE`, is an object storage that was entered."""
-    proxy, _, name = storage.partition(":")
-    found = await session.scalar(
-        select(ArtifactStorage.type).where(
-            ArtifactStorage.proxy == proxy, ArtifactStorage.name == name.partition(".")[0]
-        )
-    )
-    return found is ArtifactStorageType.OBJECT
 
 
 def _check(kind: ArtifactStorageType, asked: StorageChanges, *, partly: bool = False) -> None:
