@@ -21,7 +21,7 @@ RUN /opt/stowage/bin/pip install --no-deps --no-build-isolation /src \
 FROM python:3.13-slim
 RUN groupadd --gid 10001 stowage \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin stowage \
- && install -d -o stowage -g stowage /srv/stowage/volume1 /srv/stowage/artifact-storage \
+ && install -d -o stowage -g stowage /srv/stowage/volume1 /srv/stowage/artifact-storage /srv/stowage/artifact-storages \
  && install -d -o stowage -g stowage -m 0755 /run/stowage/manager /run/stowage/proxy /run/stowage/postgres /run/stowage/s3
 COPY --from=build /opt/stowage /opt/stowage
 COPY docker /etc/stowage

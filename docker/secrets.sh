@@ -26,6 +26,7 @@ put "$run/manager/database-url" "$url"
 put "$run/proxy/database-url" "$url"
 keep "$run/manager/proxy-secret" "$(random)"
 put "$run/proxy/proxy-secret" "$(cat "$run/manager/proxy-secret")"
+keep "$run/manager/key" "$(random)"
 keep "$run/manager/admin-token" "stw_$(random)"
 # Keys of an object storage that is there, else those of the profile s3, whose server makes its user by them.
 keep "$run/s3/access-key" "stowage:proxy"

@@ -42,9 +42,11 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _beside_the_file(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, Path) and info.context is not None:
-            return info.context["directory"] / value
-        return value
+        if info.context is None:
+            return value
+        if isinstance(value, list):
+            return [info.context["directory"] / one if isinstance(one, Path) else one for one in value]
+        return info.context["directory"] / value if isinstance(value, Path) else value
 
 
 S = TypeVar("S", bound=Section)

@@ -18,22 +18,29 @@ from proxy_client.errors import BadRequest, Internal, SourceUnavailable, Stowage
 from proxy_client.wire import (
     MODEL_ID_PATTERN,
     ArtifactStorageInfo,
+    ConfigurationCheck,
     ErrorBody,
     ImportAccepted,
     ImportOrder,
     ImportPreviewOrder,
     ImportRejection,
+    PresignedURL,
+    PresignOrder,
+    ProxyConfiguration,
     QuotaScopeID,
     QuotaScopeUpdate,
+    StoredArtifact,
     VFolderCreate,
     VFolderID,
 )
+from storage_proxy import trial
 from storage_proxy.auth import check_secret
 from storage_proxy.imports.jobs import PAGE
+from storage_proxy.registries.base import AbstractRegistry
 from storage_proxy.site import Site
-from storage_proxy.storages.base import ImportPlan
+from storage_proxy.storages.base import AbstractStorage, ImportPlan
 from storage_proxy.volumes.base import AbstractVolume
-from storage_proxy.volumes.paths import check_destination
+from storage_proxy.volumes.paths import check_destination, join
 
 log = structlog.get_logger()
 
@@ -56,6 +63,7 @@ async def start_import(site: Site, request: Request) -> Response:
     """`POST /imports`: record the import durably, then answer 202."""
     order = await _decode(request, ImportOrder)
     check_destination(order.path)
+    await site.entered.refresh()
     site.pipeline.context(order)
     await site.jobs.accept(order)
     return _encode(ImportAccepted(task_id=order.task_id), status=202)
@@ -178,7 +186,7 @@ async def preview_import(site: Site, request: Request) -> Response:
     volume, vfid = _volume(site, request), _vfid(request)
     order = await _decode(request, ImportPreviewOrder)
     check_destination(order.path)
-    registry = site.pipeline.registry(order.registry_name)
+    registry = await _registry(site, order.registry_name)
     model = order.model
     async with _answered_in_time():
         commit = model.commit or await registry.resolve(model.model_id, model.revision)
@@ -202,14 +210,44 @@ async def preview_import(site: Site, request: Request) -> Response:
 
 async def list_artifact_storages(site: Site, _request: Request) -> Response:
     """`GET /artifact-storages`."""
+    await site.entered.refresh()
     return _encode(
         [ArtifactStorageInfo(name=storage.name, type=storage.kind) for storage in site.storage_pool]
     )
 
 
+async def unpublish(site: Site, request: Request) -> Response:
+    """`POST /artifact-storages/{storage}/unpublish`: remove what an import published there; may be repeated."""
+    stored = await _decode(request, StoredArtifact)
+    storage = await _artifact_storage(site, request)
+    manifest = await storage.unpublish(stored.path, stored.model_id, stored.revision)
+    if manifest is not None:
+        paths = [join(stored.path, file.path) for file in manifest.files]
+        await site.pipeline.holdings.forget_all(storage.name, paths)
+    return Response(status_code=204)
+
+
+async def presign(site: Site, request: Request) -> Response:
+    """`POST /artifact-storages/{storage}/presign`."""
+    order = await _decode(request, PresignOrder)
+    storage = await _artifact_storage(site, request)
+    url = await storage.presign(order.method, order.path, order.key, order.expires_seconds)
+    return _encode(PresignedURL(url=url))
+
+
+async def _registry(site: Site, name: str) -> AbstractRegistry:
+    await site.entered.refresh()
+    return site.pipeline.registry(name)
+
+
+async def _artifact_storage(site: Site, request: Request) -> AbstractStorage:
+    await site.entered.refresh()
+    return site.storage_pool.get_storage(request.path_params["storage"])
+
+
 async def search_models(site: Site, request: Request) -> Response:
     """`GET /registries/{registry}/models?search=&limit=&sort=`."""
-    registry = site.pipeline.registry(request.path_params["registry"])
+    registry = await _registry(site, request.path_params["registry"])
     limit = request.query_params.get("limit", "20")
     if not _NUMBER.fullmatch(limit) or not 1 <= int(limit) <= MAX_SEARCH_LIMIT:
         raise BadRequest(f"limit is a number from 1 to {MAX_SEARCH_LIMIT}", field="limit")
@@ -219,8 +257,8 @@ async def search_models(site: Site, request: Request) -> Response:
 
 
 async def get_model(site: Site, request: Request) -> Response:
-    """`GET /registries/{registry}/models/{org}/{name}?revision=`."""
-    registry = site.pipeline.registry(request.path_params["registry"])
+    """`GET /registries/{registry}/models/{org}/{name}?revision=&details=`."""
+    registry = await _registry(site, request.path_params["registry"])
     model_id = f"{request.path_params['org']}/{request.path_params['name']}"
     revision = request.query_params.get("revision")
     # Names that a URL would resolve to another place of the registry, where our token goes along.
@@ -230,8 +268,11 @@ async def get_model(site: Site, request: Request) -> Response:
         )
     if revision is not None and (revision in {"", ".", ".."} or not revision.isprintable()):
         raise BadRequest("a revision is the name of a branch or tag, or a commit", field="revision")
+    details = request.query_params.get("details", "true")
+    if details not in {"true", "false"}:
+        raise BadRequest("details is true or false", field="details")
     async with _answered_in_time():
-        return _encode(await registry.get_model(model_id, revision))
+        return _encode(await registry.get_model(model_id, revision, details=details == "true"))
 
 
 @contextlib.asynccontextmanager
@@ -244,6 +285,25 @@ async def _answered_in_time() -> AsyncIterator[None]:
         raise SourceUnavailable(
             f"the registry gave no answer within {INTERACTIVE_SECONDS:.0f} seconds; try again later"
         ) from exc
+
+
+# What the manager hands over.
+
+
+async def get_configuration(site: Site, _request: Request) -> Response:
+    """`GET /configuration`: which piece this proxy works with."""
+    return _encode(await site.entered.state())
+
+
+async def put_configuration(site: Site, request: Request) -> Response:
+    """`PUT /configuration`: replace what was handed over before; every order from now on is read with it."""
+    return _encode(await site.entered.keep(await _decode(request, ProxyConfiguration)))
+
+
+async def check_configuration(site: Site, request: Request) -> Response:
+    """`POST /configuration/check`: use a registry or storage once before anybody keeps it."""
+    await trial.check_configuration(site.settings, await _decode(request, ConfigurationCheck))
+    return Response(status_code=204)
 
 
 # Health.
@@ -267,11 +327,12 @@ async def readyz(site: Site, _request: Request) -> Response:
             await volume.info()
         except StowageError:
             reasons.append(f"volume {volume.name} cannot be read")
-    for storage in site.storage_pool:
+    # One that was entered at the manager is no reason to take the whole proxy out of service.
+    for name in site.settings.artifact_storages:
         try:
-            await storage.check()
+            await site.storage_pool.get_storage(name).check()
         except StowageError as exc:
-            reasons.append(f"artifact storage {storage.name} cannot be used ({exc.code})")
+            reasons.append(f"artifact storage {name} cannot be used ({exc.code})")
     return JSONResponse(
         {
             "ready": not reasons,
@@ -304,8 +365,13 @@ def routes(site: Site) -> list[Route]:
         ("GET", f"{scope}/vfolders/{{folder}}/models", vfolder_models),
         ("POST", f"{scope}/vfolders/{{folder}}/preview", preview_import),
         ("GET", "/artifact-storages", list_artifact_storages),
+        ("POST", "/artifact-storages/{storage}/unpublish", unpublish),
+        ("POST", "/artifact-storages/{storage}/presign", presign),
         ("GET", "/registries/{registry}/models", search_models),
         ("GET", "/registries/{registry}/models/{org}/{name}", get_model),
+        ("GET", "/configuration", get_configuration),
+        ("PUT", "/configuration", put_configuration),
+        ("POST", "/configuration/check", check_configuration),
     )
     opened: Sequence[tuple[str, str, Endpoint]] = (("GET", "/healthz", healthz), ("GET", "/readyz", readyz))
     return [

@@ -48,6 +48,11 @@ class ProxySection(Section):
         description="Where the manager answers authorize calls, http(s)://HOST:PORT.",
         examples=["http://127.0.0.1:8080"],
     )
+    storage_roots: list[Path] = Field(
+        default_factory=list,
+        description="Directories beneath which administrators may enter VFS storages at the manager; none without it.",
+        examples=[["artifact-storages"]],
+    )
     authorize_deadline: Seconds = Field(
         default=300.0, gt=0, description="How long an import waits for an unreachable manager, then fails."
     )

@@ -8,6 +8,7 @@ from typing import Self
 
 from proxy_client.wire import Waiver
 from storage_proxy.auth import ManagerAuthorizer
+from storage_proxy.entered import Entered
 from storage_proxy.imports.approvals import Approvals
 from storage_proxy.imports.fetch import Engine
 from storage_proxy.imports.holdings import Holdings
@@ -43,6 +44,7 @@ class Site:
     jobs: ImportJobs
     approvals: Approvals
     pipeline: ImportPipeline
+    entered: Entered
     share: Share
 
     @classmethod
@@ -91,8 +93,11 @@ class Site:
                 verifications,
                 authorizer,
             )
+            entered = Entered(settings, jobs, storage_pool, registries)
             try:
-                yield cls(settings, volume_pool, storage_pool, registries, jobs, approvals, pipeline, share)
+                yield cls(
+                    settings, volume_pool, storage_pool, registries, jobs, approvals, pipeline, entered, share
+                )
             finally:
                 await authorizer.aclose()
                 await storage_pool.aclose()

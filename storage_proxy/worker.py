@@ -142,6 +142,7 @@ class Worker:
         Raises `LeaseLost` if it is to go on without this worker's word.
         """
         task_id, fence = attempt.order.task_id, attempt.fence
+        await _outlast(self.site.entered.refresh)
         if attempt.published:
             # Only the word was missing; the counters are those of the attempt that published.
             await self._discard(attempt)

@@ -89,6 +89,7 @@ def check_proxy(path: Path, *, migrated: bool = True) -> Outcome:
             for name, storage in settings.artifact_storages.items()
             if isinstance(storage, VFSStorageSection)
         ),
+        *((("proxy", "storage-roots"), root) for root in settings.proxy.storage_roots),
     ]
     faults, database = _database(_proxy_database(settings, migrated=migrated), "proxy")
     faults += _unreadable(secrets) + _unusable(directories)

@@ -12,7 +12,7 @@ PROXY, VOLUME, STORAGE, REGISTRY = "local", "volume1", "archive", "huggingface"
 PROXY_SCHEMA = "stowage_proxy"
 YOURS = "# Below this line is yours: `stowage up` keeps it, and writes what stands above it anew."
 
-Value = str | int | Path
+Value = str | int | Path | list[Path]
 
 
 class DataDir:
@@ -26,6 +26,7 @@ class DataDir:
         self.postgres = path / "postgres"
         self.volume = path / "volumes" / VOLUME
         self.storage = path / "artifact-storage"
+        self.storage_root = path / "artifact-storages"
         self.hub = path / "hub"
         self.logs = path / "logs"
         self.secrets = path / "secrets"
@@ -36,15 +37,20 @@ class DataDir:
     def make(self) -> None:
         """Make what is missing, for this user alone; what is there keeps its mode."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.volume.parent, self.volume, self.storage, self.logs, self.secrets):
+        for folder in (
+            *(self.volume.parent, self.volume, self.storage, self.storage_root),
+            *(self.logs, self.secrets),
+        ):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def write_secrets(self, database_url: str) -> None:
-        """Write what the services read at their start; the administrator's token and the proxy's secret stay."""
+        """Write what the services read at their start; the administrator's token, the proxy's secret and the key stay."""
         if not _holds_text(self.admin_token):
             write_secret(self.admin_token, f"stw_{secrets.token_urlsafe(32)}")
         if not _holds_text(self.secrets / "proxy"):
             write_secret(self.secrets / "proxy", secrets.token_urlsafe(32))
+        if not _holds_text(self.secrets / "manager-key"):
+            write_secret(self.secrets / "manager-key", secrets.token_urlsafe(32))
         write_secret(self.secrets / "database-url", database_url)
 
     def write_registry_token(self, token: str) -> None:
@@ -64,7 +70,11 @@ class DataDir:
         write_configuration(
             self.manager_config,
             {
-                "manager": {"listen": manager_listen, "database-file": database},
+                "manager": {
+                    "listen": manager_listen,
+                    "database-file": database,
+                    "key-file": self.secrets / "manager-key",
+                },
                 f"storage-proxies.{PROXY}": {
                     "url": f"http://{proxy_address}",
                     "secret-file": self.secrets / "proxy",
@@ -86,6 +96,7 @@ class DataDir:
                     "database-schema": PROXY_SCHEMA,
                     "secret-file": self.secrets / "proxy",
                     "manager-url": manager_url,
+                    "storage-roots": [self.storage_root],
                 },
                 f"volume.{VOLUME}": {"backend": "vfs", "path": self.volume},
                 f"artifact-storages.{STORAGE}": {"type": "vfs", "path": self.storage},
@@ -125,6 +136,8 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _toml(value: Value) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     # A TOML basic string is a JSON string, but for surrogate pairs.
     return str(value) if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)
 

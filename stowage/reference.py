@@ -147,6 +147,8 @@ def _kind(info: FieldInfo) -> str:
 
 
 def _type(annotation: Any) -> str:
+    if annotation == list[Path]:
+        return "list of paths"
     parts = [part for part in get_args(annotation) if part is not type(None)]
     if get_origin(annotation) is Literal:
         return " or ".join(json.dumps(part) for part in parts)

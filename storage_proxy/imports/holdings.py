@@ -64,6 +64,12 @@ class Holdings:
             "execute", "DELETE FROM holdings WHERE storage = $1 AND path = $2", held.storage, held.path
         )
 
+    async def forget_all(self, storage: str, paths: Sequence[str]) -> None:
+        """Drop files that were removed from an artifact storage."""
+        await self._jobs.ask(
+            "execute", "DELETE FROM holdings WHERE storage = $1 AND path = ANY ($2)", storage, list(paths)
+        )
+
     async def find(self, files: Sequence[PlannedFile]) -> dict[str, list[Held]]:
         """Return, by path in the plan, where files with the same digest lie; empty files are left out."""
         wanted = [file for file in files if file.size]

@@ -48,7 +48,7 @@ class ImportPipeline:
         context = ImportStepContext(
             model=order.model,
             registry_name=order.registry_name,
-            storage_pool=self.storage_pool,
+            storage_pool=self.storage_pool.as_now(),
             storage_step_mappings=open_targets(order, self.volume_pool),
             order=order,
         )
@@ -67,7 +67,8 @@ class ImportPipeline:
         """Return a registry by name. Raises `NotFound`."""
         if name not in self.registries:
             raise NotFound(
-                f"this storage proxy has no registry {name!r}; add [artifact-registries.{name}] to its configuration",
+                f"this storage proxy has no registry {name!r}; add [artifact-registries.{name}] to its configuration, "
+                "or enter it at the manager",
                 field="registry_name",
             )
         return self.registries[name]

@@ -35,10 +35,10 @@ class AbstractRegistry(ABC):
         """Return at most `limit` models, without revisions; `sort` is downloads, likes, last_modified or created_at."""
 
     @abstractmethod
-    async def get_model(self, model_id: str, revision: str | None) -> RegistryModel:
+    async def get_model(self, model_id: str, revision: str | None, *, details: bool = True) -> RegistryModel:
         """Describe a model with one revision, or with all branches and tags where `revision` is None.
 
-        Commit, size and readme are filled. Raises `SourceNotFound` for an unknown model or revision.
+        The commit is filled, and with `details` size and readme. Raises `SourceNotFound` for an unknown model or revision.
         """
 
     @abstractmethod

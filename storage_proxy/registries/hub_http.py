@@ -54,11 +54,17 @@ def pinned_to(commit: str) -> Iterator[None]:
 class HubHttp:
     """One hub's door. The token goes to the endpoint's own scheme, host and port, and to nobody else."""
 
-    def __init__(self, name: str, settings: ArtifactRegistrySection, transfer: TransferSection) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ArtifactRegistrySection,
+        transfer: TransferSection,
+        token: str | None = None,
+    ) -> None:
         self.name = name
         self.endpoint = settings.url.rstrip("/")
         self._home = Address.of(self.endpoint)
-        self._token = settings.token_file.read_text().strip() if settings.token_file else None
+        self._token = settings.token_file.read_text().strip() if settings.token_file else token
         self._connections = Connections(
             Reach(name, self._home.origin.host, tuple(settings.private_addresses)),
             tls_context(settings.ca_file),

@@ -76,6 +76,7 @@ class _ModelInfo(BaseModel):
 
 class _Ref(BaseModel):
     name: str
+    commit: str | None = Field(default=None, alias="targetCommit")
 
 
 class _Refs(BaseModel):
@@ -92,7 +93,10 @@ class _Call:
 
 
 class HuggingFaceRegistry(AbstractRegistry):
-    """A hub at one endpoint. Idle connections live as long as the process; `close` ends them."""
+    """A hub at one endpoint. Idle connections live as long as the process; `close` ends them.
+
+    `token` is for a registry whose section names no file with one.
+    """
 
     protocol = "huggingface"
 
@@ -101,6 +105,7 @@ class HuggingFaceRegistry(AbstractRegistry):
         name: str,
         settings: ArtifactRegistrySection,
         transfer: TransferSection,
+        token: str | None = None,
         *,
         security: bool = False,
     ) -> None:
@@ -108,7 +113,7 @@ class HuggingFaceRegistry(AbstractRegistry):
         self.name = name
         self._transfer = transfer
         self._security = security
-        self._hub = HubHttp(name, settings, transfer)
+        self._hub = HubHttp(name, settings, transfer, token)
         # Where a file's bytes were found last: a redirect to a CDN holds for a while, and hubs count who asks for it.
         self._found: dict[Address, Address] = {}
 
@@ -140,19 +145,27 @@ class HuggingFaceRegistry(AbstractRegistry):
 
         return await self._asked(ask, INTERACTIVE_RETRIES)
 
-    async def get_model(self, model_id: str, revision: str | None) -> RegistryModel:
-        def ask(call: _Call) -> tuple[_ModelInfo, list[str]]:
+    async def get_model(self, model_id: str, revision: str | None, *, details: bool = True) -> RegistryModel:
+        def ask(call: _Call) -> tuple[_ModelInfo, dict[str, str | None]]:
             info = self._json(self._api(model_id, "revision", revision), _ModelInfo, call)
             if revision is not None:
-                return info, [revision]
+                return info, {revision: info.sha}
             refs = self._json(self._api(model_id, "refs"), _Refs, call)
-            return info, list(dict.fromkeys(ref.name for ref in [*refs.branches, *refs.tags]))
+            found: dict[str, str | None] = {}
+            for ref in [*refs.branches, *refs.tags]:
+                found.setdefault(ref.name, ref.commit)
+            return info, found
 
         async def describe(name: str) -> RegistryRevision:
-            return await self._asked(lambda call: self._describe(model_id, name, call), INTERACTIVE_RETRIES)
+            commit = commits[name]
+            if not details and commit is not None and _COMMIT.match(commit):
+                return RegistryRevision(name=name, commit=commit, described=False)
+            return await self._asked(
+                lambda call: self._describe(model_id, name, call, details=details), INTERACTIVE_RETRIES
+            )
 
-        info, names = await self._asked(ask, INTERACTIVE_RETRIES)
-        return _as_registry_model(info, await side_by_side(describe, names, width=SCAN_WIDTH))
+        info, commits = await self._asked(ask, INTERACTIVE_RETRIES)
+        return _as_registry_model(info, await side_by_side(describe, list(commits), width=SCAN_WIDTH))
 
     async def resolve(self, model_id: str, revision: str) -> str:
         return await self._asked(lambda call: self._resolve(model_id, revision, call), self._transfer.retries)
@@ -199,8 +212,10 @@ class HuggingFaceRegistry(AbstractRegistry):
     async def _asked(self, work: Callable[[_Call], T], retries: int) -> T:
         return await on_line(lambda line: work(_Call(line, retries)))
 
-    def _describe(self, model_id: str, name: str, call: _Call) -> RegistryRevision:
+    def _describe(self, model_id: str, name: str, call: _Call, *, details: bool) -> RegistryRevision:
         commit = self._resolve(model_id, name, call)
+        if not details:
+            return RegistryRevision(name=name, commit=commit, described=False)
         files = self._list_files(model_id, commit, call)
         readme = next((file for file in files if file.path == "README.md"), None)
         text = self._readme(model_id, commit, readme, call) if readme else None

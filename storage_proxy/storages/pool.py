@@ -17,10 +17,22 @@ def _storage(name: str, section: VFSStorageSection | S3StorageSection) -> Abstra
 
 
 class StoragePool:
-    """Every artifact storage that is configured; iterating gives them in the order of their names."""
+    """Every artifact storage, configured or entered; iterating gives them in the order of their names."""
 
     def __init__(self, storages: Mapping[str, AbstractStorage]) -> None:
+        self._configured = dict(storages)
         self._storages = dict(sorted(storages.items()))
+
+    def enter(self, storages: Mapping[str, AbstractStorage]) -> None:
+        """Have these beside the configured ones, in place of those entered before."""
+        self._storages = dict(sorted({**storages, **self._configured}.items()))
+
+    def as_now(self) -> "StoragePool":
+        """Return a pool that stays as this one is now."""
+        return StoragePool(self._storages)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._storages
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -34,7 +46,7 @@ class StoragePool:
             known = ", ".join(self._storages) or "none"
             raise NotFound(
                 f"this storage proxy has no artifact storage {name!r} (it has: {known}); "
-                f"add [artifact-storages.{name}] to its configuration",
+                f"add [artifact-storages.{name}] to its configuration, or enter it at the manager",
                 field="storage_name",
             )
         return self._storages[name]

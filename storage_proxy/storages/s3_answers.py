@@ -37,6 +37,14 @@ _OVER_QUOTA = frozenset({"EntityTooLarge", "QuotaExceeded", "XMinioAdminBucketQu
 _FULL = frozenset({"InsufficientStorage", "XMinioStorageFull"})
 _ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect"})
 
+# Which value of a storage's configuration an answer speaks of.
+_FIELDS = {
+    "AuthorizationHeaderMalformed": "region",
+    "InvalidAccessKeyId": "access_key",
+    "NoSuchBucket": "bucket",
+    "SignatureDoesNotMatch": "secret_key",
+}
+
 # Damaged on the way, or the server's own trouble: the same request may succeed.
 _PASSING_CODES = frozenset(
     {
@@ -57,6 +65,10 @@ _PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 class NoSuchUpload(StorageFailure):
     """The multipart upload was completed or aborted, or never was."""
+
+
+class AccessDenied(ReadOnlyStorage):
+    """The keys are known, and do not permit this."""
 
 
 class ObjectChanged(StorageFailure):
@@ -212,13 +224,15 @@ def is_passing(status: int, code: str) -> bool:
 
 def storage_error(status: int, code: str, doing: str) -> StorageError | NotFound:
     """Choose the class for an answer that is an error."""
-    told = f"{status} {code}".strip()
+    told, field = f"{status} {code}".strip(), _FIELDS.get(code)
     if code in _MISSING or (status == 404 and not code):  # noqa: PLR2004 -- HTTP's own numbers
         return NotFound(f"there is no such object ({told}) while {doing}")
     if code == "NoSuchUpload":
         return NoSuchUpload(f"the upload is not there any more ({told}) while {doing}")
     if code == "NoSuchBucket":
-        return StorageFailure(f"the bucket is not there ({told}) while {doing}; make it, or correct its name")
+        return StorageFailure(
+            f"the bucket is not there ({told}) while {doing}; make it, or correct its name", field=field
+        )
     if status in {409, 412} and code in {"", "PreconditionFailed", "ConditionalRequestConflict"}:
         return ObjectChanged(f"the object was changed ({told}) while {doing}")
     if code in _OVER_QUOTA or status == 413:  # noqa: PLR2004
@@ -231,10 +245,13 @@ def storage_error(status: int, code: str, doing: str) -> StorageError | NotFound
         return StorageFailure(f"the clocks differ too much ({told}) while {doing}; set this machine's clock")
     if code in _ELSEWHERE or status in {301, 302, 307, 308}:
         return StorageFailure(
-            f"the bucket is somewhere else ({told}) while {doing}; correct the endpoint and the region"
+            f"the bucket is somewhere else ({told}) while {doing}; correct the endpoint and the region",
+            field=field,
         )
     if code in _REFUSED or status in {401, 403, 405}:
-        return ReadOnlyStorage(
-            f"the object storage refuses ({told}) while {doing}; check the keys and what they permit"
+        refused = AccessDenied if code == "AccessDenied" else ReadOnlyStorage
+        return refused(
+            f"the object storage refuses ({told}) while {doing}; check the keys and what they permit",
+            field=field,
         )
     return StorageFailure(f"the object storage failed ({told}) while {doing}")

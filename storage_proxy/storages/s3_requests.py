@@ -56,10 +56,18 @@ class Answer:
 
 
 class S3Requests:
-    """One bucket of one endpoint, for any number of threads. `what` names it in messages."""
+    """One bucket of one endpoint, for any number of threads. `what` names it in messages.
+
+    `of_bucket` is false for what asks the service itself.
+    """
 
     def __init__(
-        self, section: S3StorageSection, what: str, credentials: Callable[[], Credentials] | None
+        self,
+        section: S3StorageSection,
+        what: str,
+        credentials: Callable[[], Credentials] | None,
+        *,
+        of_bucket: bool = True,
     ) -> None:
         self.section = section
         self.what = what
@@ -67,7 +75,9 @@ class S3Requests:
         self._held: tuple[float, Credentials] | None = None
         endpoint = urlsplit(section.endpoint)
         self._scheme = endpoint.scheme
-        if section.addressing == "virtual-host":
+        if not of_bucket:
+            self._host, self._base = endpoint.netloc, "/"
+        elif section.addressing == "virtual-host":
             self._host, self._base = f"{section.bucket}.{endpoint.netloc}", "/"
         else:
             self._host, self._base = endpoint.netloc, f"/{section.bucket}/"
