@@ -22,6 +22,7 @@ from manager.access import (
 from manager.audit import audit
 from manager.auth import Caller
 from manager.db import Database, any_of
+from manager.handover import Handover
 from manager.import_options import (
     IDS_FIELD,
     ImportOptions,
@@ -42,6 +43,7 @@ from manager.room import QuotaPlace, insist_on_quota
 from manager.settings import Settings
 from manager.storages import entered_storages
 from manager.tasks import lock_tasks, open_tasks
+from manager.vault import Vault
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
 from proxy_client.errors import (
@@ -130,6 +132,7 @@ class ArtifactRevisionService:
         self._database = database
         self._settings = settings
         self._proxies = proxies
+        self._handover = Handover(database, Vault(settings), proxies)
 
     async def import_revisions(
         self, caller: Caller, revision_ids: list[UUID], vfolder_id: UUID | None, options: ImportOptions
@@ -177,7 +180,8 @@ class ArtifactRevisionService:
         try:
             if new:
                 orders = [wire.ImportOrder.model_validate(task.order) for task in new]
-                silence = await place_orders(self._database, self._proxies[destination.proxy], orders)
+                client = self._proxies[destination.proxy]
+                silence = await place_orders(self._database, client, orders, self._handover)
                 if silence is not None:
                     log.warning(
                         "left to the reconciler", request_id=caller.request_id, reason=silence.message
@@ -367,14 +371,14 @@ class ArtifactRevisionService:
 
 
 async def place_orders(
-    database: Database, client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
+    database: Database, client: StorageProxyClient, orders: Sequence[wire.ImportOrder], handover: Handover
 ) -> Silence | None:
     """Order imports at one proxy and record its answers; returns why some got none, if so.
 
     Ends within seconds. What got no answer stays as it is and may be ordered again; a definite refusal ends
     that task FAILED. An import that was cancelled here meanwhile is cancelled at the proxy too.
     """
-    accepted, refused, silence = await _ask(client, orders)
+    accepted, refused, silence = await _ask(client, orders, handover)
     cancelled: set[UUID] = set()
     async with database.begin() as session:
         if accepted:
@@ -400,7 +404,7 @@ async def cancel_at_proxy(client: StorageProxyClient, task_id: UUID) -> None:
 
 
 async def _ask(
-    client: StorageProxyClient, orders: Sequence[wire.ImportOrder]
+    client: StorageProxyClient, orders: Sequence[wire.ImportOrder], handover: Handover
 ) -> tuple[list[UUID], dict[UUID, wire.ImportFault], Silence | None]:
     accepted: list[UUID] = []
     refused: dict[UUID, wire.ImportFault] = {}
@@ -413,7 +417,7 @@ async def _ask(
             if down:
                 return  # one that is down for this order is down for the next
             try:
-                await client.start_import(order)
+                await _start(client, order, handover)
             # A proxy that is down, has another secret or is broken says nothing about the import itself.
             except (Unavailable, Unauthenticated) as exc:
                 down.append(exc)
@@ -432,6 +436,16 @@ async def _ask(
         down.append(Unavailable(f"storage proxy {client.name} is slow to answer"))
     silence = Silence(down[0] if down else None, faults) if down or faults else None
     return accepted, refused, silence
+
+
+async def _start(client: StorageProxyClient, order: wire.ImportOrder, handover: Handover) -> None:
+    try:
+        await client.start_import(order)
+    except NotFound:
+        # What was entered while a proxy was away may not have come to it yet.
+        if not await handover.bring(client):
+            raise
+        await client.start_import(order)
 
 
 async def _record_accepted(session: AsyncSession, task_ids: Sequence[UUID]) -> set[UUID]:

@@ -186,7 +186,7 @@ class Reconciler:
                 .limit(_MOST_TASKS)
             )
             wanted = [wire.ImportOrder.model_validate(order) for order in orders]
-        if wanted and (silence := await place_orders(self._database, client, wanted)):
+        if wanted and (silence := await place_orders(self._database, client, wanted, self._handover)):
             for task_id, fault in silence.faults.items():
                 log.warning("proxy failed over an order", task_id=str(task_id), reason=fault.message)
                 rest.begin(task_id)

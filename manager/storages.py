@@ -69,10 +69,13 @@ class Storages:
         _check(kind, asked)
         row = ArtifactStorage(id=uuid4(), type=kind, proxy="", name="")
         secrets = self._enter(row, asked, {})
+        async with self._database.read() as session:
+            # A try makes the directory; nobody wants one for a name that is taken.
+            await self._place_is_free(session, row, [storage_name(row.name)])
         await self._try(row, secrets, None)
         try:
             async with self._database.begin() as session:
-                await self._name_is_free(session, row, [storage_name(row.name)])
+                await self._place_is_free(session, row, [storage_name(row.name)])
                 session.add(row)
                 await session.flush()
                 audit(session, caller, "storage.create", str(row.id), _told(row))
@@ -115,7 +118,7 @@ class Storages:
                 self._enter(kept, asked, self._vault.open(kept.id, kept.sealed))
                 if moving:
                     names = await _names(session, kept)
-                    await self._name_is_free(session, kept, names)
+                    await self._place_is_free(session, kept, names)
                 audit(session, caller, "storage.update", str(kept.id), _told(kept))
         except IntegrityError as exc:
             raise _taken(asked.name or "") from exc
@@ -310,6 +313,21 @@ class Storages:
         for name in names:
             if name in taken:
                 raise Conflict(f"there is a storage {name} already; choose another name", field=field)
+
+    async def _place_is_free(self, session: AsyncSession, row: ArtifactStorage, names: Iterable[str]) -> None:
+        """Raise `Conflict` where a name is taken, or another storage of the proxy has the directory."""
+        await self._name_is_free(session, row, names)
+        if row.base_path is None:
+            return
+        same = select(ArtifactStorage.name).where(
+            ArtifactStorage.proxy == row.proxy,
+            ArtifactStorage.base_path == row.base_path,
+            ArtifactStorage.id != row.id,
+        )
+        if (other := await session.scalar(same.limit(1))) is not None:
+            raise Conflict(
+                f"the storage {other} has this directory already; choose another one", field="input.basePath"
+            )
 
 
 async def entered_storages(session: AsyncSession, proxy: str) -> dict[str, ArtifactStorageType]:

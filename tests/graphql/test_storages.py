@@ -161,6 +161,16 @@ async def test_a_directory_is_a_storage_by_its_own_name(manager: Manager) -> Non
     assert manager.proxy.configuration["artifact_storages"] == []
 
 
+async def test_two_storages_have_no_directory_in_common(manager: Manager) -> None:
+    await manager.ask(CREATE_VFS, {"input": SHELF})
+    error = await manager.refusal(CREATE_VFS, {"input": SHELF | {"name": "other"}})
+    assert error["extensions"] == {"code": "CONFLICT", "field": "input.basePath"}
+    # A name that is taken is refused before the proxy makes a directory for it.
+    error = await manager.refusal(CREATE_VFS, {"input": SHELF | {"basePath": "/srv/other"}})
+    assert error["extensions"] == {"code": "CONFLICT", "field": "input.name"}
+    assert len(manager.proxy.checks) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "code", "field"),
     [

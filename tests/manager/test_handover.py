@@ -5,15 +5,17 @@ from uuid import uuid4
 import pytest
 
 from manager.handover import Handover
+from manager.import_options import ImportOptions
 from manager.models import (
     ArtifactRegistry,
     ArtifactRegistryType,
     ArtifactStorage,
     ArtifactStorageType,
+    ImportTaskStatus,
     StorageNamespace,
 )
 from manager.vault import Vault
-from proxy_client import errors
+from proxy_client import errors, wire
 from proxy_client.sealing import Seal
 from tests.manager.stand_in import until
 from tests.manager.test_reconciler import reconciling
@@ -95,3 +97,28 @@ def test_a_sealed_secret_opens_for_its_own_row_alone() -> None:
     ):
         with pytest.raises(errors.Unavailable):
             seal.open(value, about)
+
+
+async def test_an_order_brings_what_the_proxy_has_not_heard_of(world: World) -> None:
+    registry = await enter(world)
+    revision = await world.make_revision("org/model", "v2", registry=registry)
+
+    async def known(order: wire.ImportOrder) -> None:
+        told = world.near.configuration
+        if order.registry_name not in [one.name for one in (told.registries if told else ())]:
+            raise errors.NotFound("no such registry", field="registry_name")
+
+    world.near.before_order = known
+    (imported,) = await world.service().import_revisions(world.admin, [revision], None, ImportOptions())
+    assert imported.task is not None
+    assert imported.task.status is ImportTaskStatus.PENDING
+    assert list(world.near.orders) == [imported.task.id]
+    # One that is not there at all is not asked for without end.
+    gone = await world.make_revision("org/model", "v3")
+    (imported,) = await world.service().import_revisions(world.admin, [gone], None, ImportOptions())
+    assert imported.task is not None
+    assert (imported.task.status, imported.task.error) == (
+        ImportTaskStatus.FAILED,
+        {"code": "NOT_FOUND", "message": "no such registry", "step": None},
+    )
+    assert world.near.handed_over == 1
