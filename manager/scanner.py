@@ -27,7 +27,7 @@ from manager.registries import scanning_proxy
 from manager.settings import Settings
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
-from proxy_client.errors import SourceUnavailable, StowageError, Unavailable
+from proxy_client.errors import NotFound, SourceUnavailable, StowageError, Unavailable
 
 log = structlog.get_logger()
 
@@ -133,7 +133,8 @@ class Scanner:
         values: dict[str, object]
         try:
             model = await self._model(due)
-        except (SourceUnavailable, Unavailable) as exc:
+        except (SourceUnavailable, Unavailable, NotFound) as exc:
+            # Also a proxy that does not know the registry: it has yet to be told of one that was entered here.
             log.info("details of a revision not found yet", model=due.model_id, reason=exc.message)
             values = {"details_due_at": utc_now() + _RETRY}
         except StowageError as exc:

@@ -83,10 +83,17 @@ async def test_what_is_known_of_a_commit_is_not_asked_again(world: World) -> Non
     assert await scanner.scan_due() == 9
 
 
-async def test_a_registry_that_is_away_is_asked_again_later(world: World) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        errors.SourceUnavailable("no answer"),
+        errors.NotFound("this proxy has no registry", field="registry_name"),
+    ],
+)
+async def test_a_registry_that_is_away_is_asked_again_later(world: World, fault: errors.StowageError) -> None:
     publish(world, "org/many", *(f"v{number}" for number in range(9)))
     rows = await scan(world, "org/many")
-    world.near.refuse["get_model"] = errors.SourceUnavailable("no answer")
+    world.near.refuse["get_model"] = fault
     scanner = Scanner(world.database, world.settings, world.proxies)
     assert await scanner.scan_due() == 9
     due = (await world.revision_row(rows[0].id)).details_due_at
