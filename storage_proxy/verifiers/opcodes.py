@@ -40,6 +40,7 @@ _IN_MEMORY = 1 << 20  # bytes of a value that are read at once; a larger one is 
 _SMALLEST_NESTED = 6
 _START = 32  # opcodes that the beginning of a pickle counts for
 _LONGEST_FRAME = 1 << 40  # a longer one is no frame: then this is no pickle
+_NO_FRAME = -sys.maxsize  # offsets within a text that its escapes made longer may be below 0
 _MOST_GLOBALS = 2000  # of one pickle
 
 _STOP, _PROTO, _MEMOIZE, _SHORT_BINUNICODE = 0x2E, 0x80, 0x94, 0x8C
@@ -86,14 +87,14 @@ class Machine:
         self._stack: list[Value] = []
         self._marks: list[int] = []
         self._memo = Memo()
-        self._frame_end = 0
+        self._frame_end = _NO_FRAME
         self._pickle = Pickle(0)
 
     def run(self) -> None:
         """Read until something comes that is no pickle. Raises `LimitReached`."""
         while self._source.fill():
             pickle = self._pickle = Pickle(self._source.offset, depth=self._depth)
-            self._stack, self._marks, self._memo, self._frame_end = [], [], Memo(), 0
+            self._stack, self._marks, self._memo, self._frame_end = [], [], Memo(), _NO_FRAME
             self._spend(_START)
             try:
                 self._one()
@@ -135,7 +136,8 @@ class Machine:
             try:
                 step(self)
             finally:
-                self._pickle.torn_frame |= start < frame_end < source.offset
+                # What lies across an end that no file reaches ends there for C and for Python.
+                self._pickle.torn_frame |= start < frame_end < min(source.offset, start + _LONGEST_FRAME)
 
     def _hurry(self) -> int:
         """Do the opcodes that most of a pickle is made of, as long as the piece at hand lasts; returns how many.
@@ -455,6 +457,9 @@ class Machine:
     def _frame(self) -> None:
         # Python refuses what lies across the end of a frame. C reading from a file drops the part within the frame, or
         # does not, by the kind of file; nobody writes such a pickle but to let readers disagree.
+        if self._source.offset + _LONGEST_FRAME <= self._frame_end:
+            # C ended at that frame, whose bytes are not there; Python ends here, before the end of it.
+            raise Broken
         self._pickle.torn_frame |= self._source.offset <= self._frame_end
         self._frame_end = self._sized(8) + self._source.offset
 

@@ -4,6 +4,9 @@ Written by torch 2.13.0 (`torch.save` in both of its formats, of state dictionar
 tensors, views, embeddings; `torch.export.save`), numpy 2.4.6, onnx 1.23.2, h5py 3.16.0, pyarrow and safetensors.
 """
 
+import io
+import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -22,3 +25,34 @@ def test_what_libraries_write_is_clean(witness: Path) -> None:
             result = verifier.examine(witness.name, stream, witness.stat().st_size, Policy())
         assert [found for found in result.findings if found.severity != "note"] == [], verifier.name
         assert result.covered or verifier.name == "picklescan"
+
+
+def weights(kind: str, choose: random.Random) -> bytes:
+    """Return raw weights, as many models keep them in files called `.bin`."""
+    match kind:
+        case "bytes":
+            return choose.randbytes(1500)
+        case "float32":
+            return struct.pack("<300f", *(choose.gauss(0, 0.02) for _ in range(300)))
+        case "float16":
+            return struct.pack("<600e", *(choose.gauss(0, 0.02) for _ in range(600)))
+        case "int8":
+            return bytes(int(choose.gauss(0, 30)) & 255 for _ in range(800))
+        case _:
+            return struct.pack("<300i", *(choose.randrange(32000) for _ in range(300)))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "float32", "float16", "int8", "int32"])
+@pytest.mark.parametrize(
+    "count", [pytest.param(1500, id="some"), pytest.param(200_000, id="many", marks=pytest.mark.soak)]
+)
+@pytest.mark.timeout(3000)
+def test_raw_weights_are_clean(kind: str, count: int) -> None:
+    choose = random.Random(kind)  # noqa: S311 -- the same weights each time
+    for _ in range(count):
+        content = weights(kind, choose)
+        for verifier in VERIFIERS:
+            if verifier.name != "picklescan":
+                result = verifier.examine("weights.bin", io.BytesIO(content), len(content), Policy())
+                assert not result.findings, (verifier.name, content[:32])
+                assert result.covered
