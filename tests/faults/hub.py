@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stowage.hub import create_app
-from stowage.hub.answers import parse_range
+from stowage.hub.answers import RangeNotSatisfiable, parse_range
 
 HTML = b"<!doctype html><html><body><h1>It works, but it is no hub</h1></body></html>"
 LETTER = b"\xee"
@@ -449,7 +449,10 @@ def _instead(rule: Rule, request: SeenRequest) -> ASGIApp | None:
             return Response(rule.body, rule.status)
         return JSONResponse({"error": f"made to fail with {rule.status}"}, rule.status)
     if rule.serve is not None:
-        part = parse_range(request.headers.get("range", ""), len(rule.serve))
+        try:
+            part = parse_range(request.headers.get("range", ""), len(rule.serve))
+        except RangeNotSatisfiable:
+            return Response(status_code=416)
         if part is None or rule.ignore_range:
             return Response(rule.serve)
         content_range = f"bytes {part.start}-{part.end - 1}/{len(rule.serve)}"

@@ -21,6 +21,7 @@ from storage_proxy.registries.patience import retry_after_seconds
 from storage_proxy.settings import ArtifactRegistrySection, TransferSection
 from storage_proxy.storages.base import PlannedFile
 from storage_proxy.transfer.line import Line, on_line
+from stowage.hub.content import lfs_pointer
 from tests.e2e.world import Files
 from tests.faults.hub import FaultHub, Rule
 from tests.faults.models import make_model
@@ -81,6 +82,34 @@ async def test_every_file_is_listed_over_all_pages_with_its_digest(
     assert listed["weights.bin"].size == len(content)
     blob = hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest()
     assert (listed["folder/config.json"].blob_id, listed["folder/config.json"].sha256) == (blob, None)
+
+
+async def test_a_listing_of_thousands_comes_whole_over_its_pages(tmp_path: Path) -> None:
+    files: Files = {f"{number % 50}/ü {number}.json": b"%d" % number for number in range(3000)}
+    make_model(tmp_path, "org/many", files)
+    with FaultHub(tmp_path, page_size=700) as hub:
+        registry = HuggingFaceRegistry("hub", ArtifactRegistrySection(url=hub.url), HASTY)
+        found = await registry.list_files("org/many", await registry.resolve("org/many", "main"))
+        registry.close()
+        pages = len(hub.seen("/tree/"))
+    assert {file.path: file.size for file in found} == {
+        path: len(data) for path, data in files.items() if isinstance(data, bytes)
+    }
+    assert len(found) == len(files)
+    assert pages >= 3000 / 700
+
+
+async def test_a_file_that_looks_like_a_pointer_is_a_file_like_any_other(tmp_path: Path) -> None:
+    pointer = lfs_pointer("a" * 64, 1 << 40)
+    make_model(tmp_path, "org/name", {"weights.bin": pointer})
+    with FaultHub(tmp_path) as hub:
+        registry = HuggingFaceRegistry("hub", ArtifactRegistrySection(url=hub.url), HASTY)
+        (file,) = await registry.list_files("org/name", await registry.resolve("org/name", "main"))
+        content = await fetch(registry)
+        registry.close()
+    blob = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
+    assert (file.size, file.blob_id, file.sha256) == (len(pointer), blob, None)
+    assert content == (0, len(pointer), pointer)
 
 
 async def test_a_model_is_described_with_all_its_branches(
