@@ -146,7 +146,8 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> b
 def _print_where(stack: Stack) -> None:
     print_facts(
         [
-            ("GraphiQL", f"{stack.url}/graphql (in a browser; it asks for the token)"),
+            ("Page", f"{stack.url}/ (in a browser; it asks for the token)"),
+            ("GraphiQL", f"{stack.url}/graphql (in a browser, too)"),
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),
             ("Data", stack.dir.path),
@@ -198,7 +199,8 @@ async def _import(stack: Stack, model: str, stopping: asyncio.Event) -> int:
     console().print(Text(plain(where)))  # on a line of its own, to be copied
     print_facts(
         [
-            ("GraphiQL", f"{stack.url}/graphql (in a browser; it asks for the token)"),
+            ("Page", f"{stack.url}/ (in a browser; it asks for the token)"),
+            ("GraphiQL", f"{stack.url}/graphql (in a browser, too)"),
             ("GraphQL", f"{stack.url}/graphql"),
             ("Token", stack.dir.admin_token),
         ]

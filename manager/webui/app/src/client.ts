@@ -6,8 +6,8 @@ import { createClient } from "graphql-ws";
 import { Connection, retryDelay } from "./lib/connection";
 import { PAGE_HEADERS, Session } from "./lib/session";
 
-export const session = new Session((...request) => fetch(...request));
-export const connection = new Connection(() => session.check());
+export const connection: Connection = new Connection(() => session.check());
+export const session = new Session((...request) => fetch(...request), connection.renewed);
 
 const NORMAL_CLOSURES = [1000, 1001];
 const REFUSED = [4401, 4403];

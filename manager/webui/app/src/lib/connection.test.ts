@@ -41,6 +41,12 @@ test("many losses at once are one", async () => {
   expect(connection.snapshot().epoch).toBe(1);
 });
 
+test("signing in again is a new beginning without a loss", () => {
+  const connection = new Connection(() => Promise.resolve(true));
+  connection.renewed();
+  expect(connection.snapshot()).toEqual({ online: true, epoch: 1, retryIn: 0 });
+});
+
 test("a person need not wait", async () => {
   const probe = vi.fn(() => Promise.resolve(true));
   const connection = new Connection(probe);

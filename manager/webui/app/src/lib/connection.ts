@@ -40,6 +40,11 @@ export class Connection {
     this.again();
   };
 
+  /** What was refused may be allowed now: somebody signed in again. */
+  readonly renewed = (): void => {
+    this.set({ epoch: this.state.epoch + 1 });
+  };
+
   /** Ask now instead of later: the browser says that it is online, or a person does. */
   readonly tryNow = (): void => {
     if (this.state.online) return;

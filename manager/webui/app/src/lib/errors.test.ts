@@ -1,7 +1,7 @@
 import { CombinedError } from "@urql/core";
 import { expect, test } from "vitest";
 
-import { codeOf, describe, formErrors, remedy, sentence } from "./errors";
+import { codeOf, describe, formErrors, remedy, sentence, withSizes } from "./errors";
 
 const refused = (...errors: [message: string, code: string, field?: string][]): CombinedError =>
   new CombinedError({ graphQLErrors: errors.map(([message, code, field]) => ({ message, extensions: { code, ...(field ? { field } : {}) } })) });
@@ -46,6 +46,13 @@ test("messages are sentences", () => {
   expect(sentence("why not?")).toBe("Why not?");
   expect(sentence("pytorch_model.bin: the pickle calls posix.system")).toBe("pytorch_model.bin: the pickle calls posix.system.");
   expect(sentence("  ")).toBe("Something went wrong.");
+});
+
+test("sizes are told as people read them, ids as they are", () => {
+  const message = "needs 2400001328 bytes, and the quota of user:12345678-1531-4180-bbbd-123456789012 has 943718400 left: 0 are used";
+  expect(withSizes(message)).toBe("needs 2.2 GiB, and the quota of user:12345678-1531-4180-bbbd-123456789012 has 900 MiB left: 0 are used");
+  expect(formErrors(refused([message, "QUOTA_EXCEEDED"]), FIELDS).form).toContain("900 MiB");
+  expect(formErrors(refused(["port 65000", "UNAVAILABLE"]), FIELDS).form).toBe("Port 65000.");
 });
 
 test("a code has its remedy, an unknown one none, and may be tried again", () => {

@@ -2,6 +2,8 @@
 
 import type { CombinedError } from "@urql/core";
 
+import { bytes } from "./format";
+
 /** A sentence for the whole form, and one for each field, by the form's own names. */
 export interface FormErrors {
   form?: string;
@@ -22,17 +24,29 @@ export function sentence(message: string): string {
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
+/** Write the numbers of bytes in a message as people read them. */
+export function withSizes(message: string): string {
+  return message.replace(/(?<![-:.\w])(\d{5,})(?![-.\w])(?: bytes)?/g, (_, number: string) => bytes(number));
+}
+
+// Their messages are about bytes.
+const OF_SIZES = new Set(["QUOTA_EXCEEDED", "DISK_FULL"]);
+
 /** The code of an error of the API, or null. */
 export function codeOf(error: CombinedError | undefined): string | null {
   const code = error?.graphQLErrors[0]?.extensions["code"];
   return typeof code === "string" ? code : null;
 }
 
+/** Why an import failed, as a sentence. */
+export function errorText(error: { code: string; message: string }): string {
+  return sentence(OF_SIZES.has(error.code) ? withSizes(error.message) : error.message);
+}
+
 /** One sentence for an error that has no field to stand at. */
 export function describe(error: CombinedError): string {
   const first = error.graphQLErrors[0];
-  if (first !== undefined) return sentence(first.message);
-  return NOT_REACHED;
+  return first === undefined ? NOT_REACHED : errorText({ code: codeOf(error) ?? "", message: first.message });
 }
 
 /**
@@ -47,8 +61,9 @@ export function formErrors(error: CombinedError | undefined, fields: Record<stri
     const { code, field } = each.extensions;
     if (typeof code === "string") found.code ??= code;
     const name = typeof field === "string" ? fieldFor(field, fields) : undefined;
-    if (name === undefined) found.form ??= sentence(each.message);
-    else found.fields[name] ??= sentence(each.message);
+    const said = errorText({ code: String(code), message: each.message });
+    if (name === undefined) found.form ??= said;
+    else found.fields[name] ??= said;
   }
   return found;
 }

@@ -6,14 +6,15 @@ const ADA = { id: "5", email: "ada@example.org", role: "USER" };
 
 type Answer = [status: number, body?: unknown] | "nothing";
 
-function sessionAt(...answers: Answer[]): { session: Session; fetcher: ReturnType<typeof vi.fn<typeof fetch>> } {
+function sessionAt(...answers: Answer[]): { session: Session; fetcher: ReturnType<typeof vi.fn<typeof fetch>>; renewed: ReturnType<typeof vi.fn<() => void>> } {
+  const renewed = vi.fn<() => void>();
   const fetcher = vi.fn<typeof fetch>(() => {
     const answer = answers.shift() ?? "nothing";
     if (answer === "nothing") return Promise.reject(new TypeError("Failed to fetch"));
     const [status, body] = answer;
     return Promise.resolve(new Response(body === undefined ? null : JSON.stringify(body), { status }));
   });
-  return { session: new Session(fetcher), fetcher };
+  return { session: new Session(fetcher, renewed), fetcher, renewed };
 }
 
 test("a good token signs in, and is sent in the body alone", async () => {
@@ -53,11 +54,13 @@ test("a manager that does not answer ends no session", async () => {
 });
 
 test("a session that ends in use is remembered, so that its page can stay", async () => {
-  const { session } = sessionAt([200, { user: ADA, expiresAt: null }], [401, {}], [200, { user: ADA, expiresAt: null }]);
+  const { session, renewed } = sessionAt([200, { user: ADA, expiresAt: null }], [401, {}], [200, { user: ADA, expiresAt: null }]);
   await session.check();
   await session.check();
   expect(session.snapshot()).toEqual({ kind: "ended", user: ADA });
+  expect(renewed).not.toHaveBeenCalled();
   await session.signIn("y");
+  expect(renewed).toHaveBeenCalledTimes(1);
   expect(session.snapshot().kind).toBe("signed-in");
 });
 

@@ -24,7 +24,11 @@ export class Session {
   private state: SessionState = { kind: "unknown" };
   private readonly listeners = new Set<() => void>();
 
-  constructor(private readonly fetcher: typeof fetch) {}
+  /** `renewed` is told when a session that ended in use goes on. */
+  constructor(
+    private readonly fetcher: typeof fetch,
+    private readonly renewed: () => void = () => undefined,
+  ) {}
 
   readonly subscribe = (listener: () => void): (() => void) => {
     this.listeners.add(listener);
@@ -91,7 +95,9 @@ export class Session {
 
   private signedIn(body: unknown): void {
     const { user, expiresAt } = body as { user: SessionUser; expiresAt: string | null };
+    const again = this.state.kind === "ended";
     this.set({ kind: "signed-in", user, expiresAt });
+    if (again) this.renewed();
   }
 
   private set(state: SessionState): void {

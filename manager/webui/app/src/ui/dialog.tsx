@@ -37,8 +37,12 @@ export function Dialog({ title, children, onClose, closable = true, size = "smal
         event.preventDefault();
         if (closable) onClose();
       }}
+      onClose={() => {
+        // The browser may close it without asking, on a second gesture.
+        if (closable) onClose();
+        else dialog.current?.showModal();
+      }}
       onKeyDown={(event) => {
-        // Some browsers close on a second Esc without asking.
         if (event.key === "Escape") {
           event.preventDefault();
           event.stopPropagation();

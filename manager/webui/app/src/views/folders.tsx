@@ -1,4 +1,4 @@
-import { type FormEvent, type ReactElement, useState } from "react";
+import { type FormEvent, type ReactElement, useRef, useState } from "react";
 import { useClient, useQuery } from "urql";
 import { Link } from "wouter";
 import { navigate } from "wouter/use-browser-location";
@@ -191,21 +191,26 @@ function NewFolderDialog({ onClose }: { onClose: () => void }): ReactElement {
   const [forModels, setForModels] = useState(true);
   const [busy, setBusy] = useState(false);
   const [errors, setErrors] = useState<FormErrors>(NO_ERRORS);
+  const form = useRef<HTMLFormElement>(null);
+  const refuse = (refused: FormErrors): void => {
+    setErrors(refused);
+    requestAnimationFrame(() => form.current?.querySelector<HTMLElement>("[aria-invalid]")?.focus());
+  };
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
     if (busy) return;
     const fault = nameFault(name);
-    if (fault !== null) return setErrors({ fields: { name: fault } });
+    if (fault !== null) return refuse({ fields: { name: fault } });
     setBusy(true);
     const made = await client.mutation(CreateFolderDocument, { input: { name, usageMode: forModels ? "MODEL" : "GENERAL", host: host || null } });
     setBusy(false);
-    if (made.error || !made.data) return setErrors(formErrors(made.error, { "input.name": "name", "input.host": "host" }));
+    if (made.error || !made.data) return refuse(formErrors(made.error, { "input.name": "name", "input.host": "host" }));
     onClose();
     navigate(`/folders/${uuidOf(made.data.createVfolder.vfolder.id)}`);
   };
   return (
     <Dialog title="New folder" closable={!busy} onClose={onClose}>
-      <form className="dialog-form" onSubmit={(event) => void submit(event)} noValidate>
+      <form ref={form} className="dialog-form" onSubmit={(event) => void submit(event)} noValidate>
         <div className="dialog-body stack">
           {errors.form !== undefined && (
             <Note tone="bad" title="The folder was not made">

@@ -41,6 +41,7 @@ interface Props {
 
 export function ImportDialog({ modelName, revisions, revisionId, onClose }: Props): ReactElement {
   const client = useClient();
+  const me = useMe();
   const [form, act] = useReducer(importForm, emptyForm(revisionId, folderNameFor(modelName)));
   const [busy, setBusy] = useState(false);
   const [made, setMade] = useState<FolderFragment[]>([]);
@@ -48,20 +49,17 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
   const revision = revisions.find((each) => each.id === form.revisionId);
   const isNew = form.target === "new";
 
-  const asked = previewInput({ ...form, path: useSettled(form.path, 400) });
-  const [{ data: seen, error: previewError, fetching: looking }] = useQuery({
+  const path = useSettled(form.path, 400);
+  const asked = previewInput({ ...form, path });
+  const [{ data: seen, error: previewError, fetching, stale }] = useData({
     query: PreviewDocument,
     variables: { input: asked ?? { artifactRevisionId: "", vfolderId: "" } },
     pause: asked === null,
-    requestPolicy: "network-only",
   });
+  const looking = fetching || stale || path !== form.path;
   const preview = asked === null || previewError ? null : (seen?.importPreview ?? null);
   const previewErrors = formErrors(asked === null ? undefined : previewError, IMPORT_FIELDS);
-  const shownErrors: FormErrors = {
-    ...form.errors,
-    fields: { ...previewErrors.fields, ...form.errors.fields },
-    ...((form.errors.form ?? previewErrors.form) === undefined ? {} : { form: form.errors.form ?? previewErrors.form ?? "" }),
-  };
+  const shownErrors: FormErrors = { ...form.errors, fields: { ...previewErrors.fields, ...form.errors.fields } };
 
   const refuse = (errors: FormErrors): void => {
     act({ kind: "refused", errors });
@@ -78,6 +76,13 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
       const fault = nameFault(form.newName);
       if (fault !== null) return refuse({ fields: { name: fault } });
       setBusy(true);
+      // A folder that cannot take the model is not made.
+      const room = await client.query(RoomDocument, { host: form.newHost || null, userId: me.id, projectId: null });
+      const free = room.data?.quota.availableBytes ?? null;
+      const needed = revision?.size ?? null;
+      if (free !== null && needed !== null && Number(needed) > Number(free)) {
+        return refuse({ fields: { folder: `Your quota leaves ${bytes(free)}, and the model needs ${bytes(needed)}. Remove something, or ask for a larger quota.` } });
+      }
       const { data, error } = await client.mutation(CreateFolderDocument, {
         input: { name: form.newName, usageMode: "MODEL", host: form.newHost || null },
       });
@@ -89,12 +94,12 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
       folder = vfolder.id;
     }
     setBusy(true);
-    const path = form.path.trim();
+    const typed = form.path.trim();
     const { data, error } = await client.mutation(ImportDocument, {
       input: {
         artifactRevisionIds: [form.revisionId],
         vfolderId: folder,
-        options: { ...(path === "" ? {} : { path }), ...(form.overwrite ? { onConflict: "OVERWRITE" } : {}) },
+        options: { ...(typed === "" ? {} : { path: typed }), ...(form.overwrite ? { onConflict: "OVERWRITE" } : {}) },
       },
     });
     const task = data?.importArtifacts?.tasks[0];
@@ -191,6 +196,11 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
             )}
           </Field>
           <div aria-live="polite">
+            {previewErrors.form !== undefined && !fetching && (
+              <Note tone="warn" title="What is in the folder is not known now">
+                <p>{previewErrors.form}</p>
+              </Note>
+            )}
             {asked !== null && looking && preview === null && (
               <div className="preview">
                 <Loading what="what is in the folder" />
@@ -301,7 +311,7 @@ function FolderChoice({ target, made, error, onTarget }: { target: string | null
             More folders
           </Button>
         )}
-        <label className="option">
+        <label className="option option-new">
           <input type="radio" name="folder" value="new" checked={target === "new"} onChange={() => onTarget("new")} />
           <span className="option-main">
             <span className="option-name">
@@ -465,7 +475,7 @@ function PreviewPanel({ preview, stale, overwrite, onOverwrite }: PreviewProps):
             </Button>
           )}
           <label className="check">
-            <input type="checkbox" checked={overwrite} onChange={(event) => onOverwrite(event.target.checked)} />
+            <input type="checkbox" checked={overwrite} disabled={stale} onChange={(event) => onOverwrite(event.target.checked)} />
             <span>Replace them with the model's files</span>
           </label>
         </div>

@@ -338,12 +338,19 @@ function Readme({ id }: { id: string }): ReactElement {
   const [{ data, error, fetching }] = useQuery({ query: ReadmeDocument, variables: { id } });
   const text = data?.artifactRevision?.readme;
   const [render, setRender] = useState<((readme: string) => DocumentFragment) | null>(null);
+  // The renderer did not come, after an update perhaps: the text itself can be read as well.
+  const [plain, setPlain] = useState(false);
   const place = useRef<HTMLDivElement>(null);
   useEffect(() => {
     let wanted = true;
-    void import("../lib/markdown").then(({ renderMarkdown }) => {
-      if (wanted) setRender(() => renderMarkdown);
-    });
+    import("../lib/markdown").then(
+      ({ renderMarkdown }) => {
+        if (wanted) setRender(() => renderMarkdown);
+      },
+      () => {
+        if (wanted) setPlain(true);
+      },
+    );
     return () => {
       wanted = false;
     };
@@ -357,7 +364,7 @@ function Readme({ id }: { id: string }): ReactElement {
   }
   return (
     <>
-      {(text === undefined || render === null) && <Skeleton lines={5} />}
+      {plain ? <pre className="plain-readme">{text}</pre> : (text === undefined || render === null) && <Skeleton lines={5} />}
       <div className="prose" ref={place} />
     </>
   );

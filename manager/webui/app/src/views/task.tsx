@@ -5,7 +5,7 @@ import { navigate } from "wouter/use-browser-location";
 
 import { ApproveTaskDocument, CancelTaskDocument, ImportDocument, type ImportStep, RejectTaskDocument, RetryTaskDocument, type TaskDetailFragment } from "../graphql/generated";
 import { isOpen, useMe, usePace, useTask, useTitle } from "../hooks";
-import { describe, remedy, sentence } from "../lib/errors";
+import { describe, errorText, remedy } from "../lib/errors";
 import { bytes, count, duration, moment, rate } from "../lib/format";
 import { uuidOf } from "../lib/ids";
 import { fraction } from "../lib/progress";
@@ -162,7 +162,7 @@ function TaskPage({ task, again }: { task: TaskDetailFragment; again: () => void
           </Note>
         )}
         {task.error !== null && help !== null && (
-          <Note tone="bad" title={sentence(task.error.message)}>
+          <Note tone="bad" title={errorText(task.error)}>
             {help.text !== "" && <p>{help.text}</p>}
             <p className="muted small mono">{task.error.code}{task.error.step !== null && ` in ${STEP_NAMES[task.error.step].toLowerCase()}`}</p>
           </Note>

@@ -4,7 +4,7 @@ import { navigate } from "wouter/use-browser-location";
 
 import { type ImportTaskStatus, TasksDocument, type TasksQuery } from "../graphql/generated";
 import { isOpen, useData, useEvery, useLiveTask, useMe, usePace, useTitle } from "../hooks";
-import { describe, sentence } from "../lib/errors";
+import { describe, errorText } from "../lib/errors";
 import { bytes, count, duration, rate } from "../lib/format";
 import { uuidOf } from "../lib/ids";
 import { fraction } from "../lib/progress";
@@ -218,7 +218,7 @@ export function TaskRow({ task }: { task: Row }): ReactElement {
         </>
       )}
       {task.status === "NEEDS_APPROVAL" && <p className="task-row-error text-warn">The verifiers ask for somebody to look. An administrator decides.</p>}
-      {task.error !== null && <p className="task-row-error text-bad">{sentence(task.error.message)}</p>}
+      {task.error !== null && <p className="task-row-error text-bad">{errorText(task.error)}</p>}
     </article>
   );
 }
