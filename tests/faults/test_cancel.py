@@ -51,6 +51,29 @@ def test_before_a_worker_has_it_nothing_is_asked_of_the_hub(site: Site) -> None:
     assert site.hub.seen() == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "NEW.step = 'verify' AND OLD.step = 'download'",
+        "NEW.verification IS NOT NULL AND OLD.verification IS NULL",
+        "NEW.step = 'archive' AND OLD.step = 'verify'",
+    ],
+    ids=["after DOWNLOAD", "in VERIFY", "before ARCHIVE"],
+)
+def test_between_and_in_the_later_steps_nothing_is_published(site: Site, change: str) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with site.held_at(change) as reached:
+            imported = site.start(SMALL)
+            site.until(reached)
+            # It waits for whoever writes; the next one to write finds the cancel there.
+            cancelling = pool.submit(site.cancel, imported.task_id)
+            asked = "SELECT FROM import_tasks WHERE id::text = $1 AND cancel_requested_at IS NOT NULL"
+            site.until(lambda: site.rows(asked, imported.task_id))
+            time.sleep(0.5)
+        cancelling.result()
+    insist_that_it_stays_cancelled(site, imported)
+
+
 def test_while_it_waits_for_the_last_permission_nothing_is_published(site: Site) -> None:
     requester = site.person()
     imported = site.start(FILES, Rule(path="a.bin", stall_after=MIB), by=requester)
