@@ -115,6 +115,9 @@ class Worker:
                     count = await storage.remove_abandoned(await self.site.jobs.open_tasks())
                 except StowageError as exc:
                     log.warning("abandoned uploads are looked for later", storage=storage.name, code=exc.code)
+                except Exception:
+                    # One round ends here; without the next ones a bucket would fill with what nobody sees.
+                    log.exception("abandoned uploads could not be looked for", storage=storage.name)
                 else:
                     if count:
                         log.info("abandoned uploads were removed", storage=storage.name, count=count)

@@ -262,6 +262,7 @@ secret-key-file = "secret-key"
 part-size = {PIECE}
 parallel-parts = {section.parallel_parts}
 retries = 2
+abandoned-after = 1.0
 """
     (directory / "proxy.toml").write_text(f"""
 [proxy]

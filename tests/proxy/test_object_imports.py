@@ -148,6 +148,20 @@ async def test_a_worker_killed_while_it_publishes_to_a_bucket_leaves_nothing_und
     await insist_on_nothing_staged(proxy)
 
 
+async def test_a_worker_removes_what_nobody_will_finish(proxy: Proxy) -> None:
+    bucket = proxy.buckets["bucket"]
+    await asyncio.to_thread(bucket.client.create_upload, f"{bucket.prefix}/org/gone/main/big.bin", {})
+    assert await uploads(proxy) == 1
+    await asyncio.sleep(2)
+
+    proxy.kill_worker()
+    proxy.start_worker()
+
+    async with asyncio.timeout(60):
+        while await uploads(proxy):
+            await asyncio.sleep(0.1)
+
+
 # Memory.
 
 
