@@ -60,6 +60,7 @@ class WireProxy:
         self.kept: list[Json] = []
         self.preview: Json = {"total_bytes": 10, "missing_bytes": 10}
         self.previewed: list[Json] = []
+        self.archive_kind = "vfs"
         self.down = False
         self.app = Starlette(
             routes=[
@@ -165,7 +166,7 @@ class WireProxy:
         return JSONResponse({"quota_scope": scope, "used_bytes": used, "limit_bytes": limit})
 
     async def _storages(self, _request: Request) -> Response:
-        return JSONResponse([{"name": "archive", "type": "vfs"}])
+        return JSONResponse([{"name": "archive", "type": self.archive_kind}])
 
     async def _make_folder(self, request: Request) -> Response:
         self.folders.append((await request.json())["folder"])

@@ -83,6 +83,18 @@ async def test_readiness_says_which_proxy_is_missing(manager: Manager) -> None:
     assert "local" in reason
 
 
+async def test_readiness_says_that_verify_cannot_use_a_bucket(manager: Manager) -> None:
+    manager.proxy.archive_kind = "s3"
+    unready = await manager.http.get("/readyz")
+    assert unready.status_code == 503
+    assert unready.json()["reasons"] == [
+        (
+            "reservoir.verify: archive is an object storage, and verifiers need a file system; "
+            "name an artifact storage of type vfs"
+        )
+    ]
+
+
 async def test_a_database_that_is_migrated_later_is_waited_for(
     postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
