@@ -20,7 +20,7 @@ from proxy_client.errors import (
 )
 from storage_proxy.settings import S3StorageSection
 from storage_proxy.storages.s3 import MOST_PARTS, S3Client
-from storage_proxy.storages.s3_answers import NoSuchUpload, ObjectChanged, parse
+from storage_proxy.storages.s3_answers import AccessDenied, NoSuchUpload, ObjectChanged, parse
 from storage_proxy.storages.s3_requests import read_credentials
 from storage_proxy.storages.s3_signing import Credentials
 from tests.s3.place import Bucket
@@ -143,7 +143,8 @@ def test_patience_ends() -> None:
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        (error(403, "AccessDenied"), ReadOnlyStorage),
+        (error(403, "AccessDenied"), AccessDenied),
+        (error(403, "InvalidAccessKeyId"), ReadOnlyStorage),
         (error(404, "NoSuchKey"), NotFound),
         (error(404, "NoSuchBucket"), StorageFailure),
         (error(413, "EntityTooLarge"), QuotaExceeded),
