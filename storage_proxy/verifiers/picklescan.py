@@ -4,6 +4,7 @@ It knows what is bad and a little that is good, reads no stack, and takes any te
 globals that the policy allows are no findings, and neither are the words of a text.
 """
 
+import io
 import sys
 from importlib.metadata import version
 from pathlib import PurePosixPath
@@ -12,6 +13,8 @@ from typing import BinaryIO
 from proxy_client.wire import Finding
 from storage_proxy.verifiers.base import FileResult, SandboxedVerifier, Severity, plain
 from storage_proxy.verifiers.globals import is_allowed
+from storage_proxy.verifiers.opcodes import Machine
+from storage_proxy.verifiers.pickle_stream import Budget, LimitReached, Source
 from storage_proxy.verifiers.policy import AllowPickle, Policy
 
 LARGEST = 64 << 20
@@ -19,6 +22,7 @@ LARGEST = 64 << 20
 _ARRAYS = (b"\x93NUMPY",)
 _PROTO = b"\x80"
 _ARCHIVES = (b"PK", b"7z")
+_LEAST = 64 << 10  # bytes that it gets of any file
 
 
 class PicklescanVerifier(SandboxedVerifier):
@@ -41,6 +45,12 @@ class PicklescanVerifier(SandboxedVerifier):
         from picklescan.scanner import SafetyLevel, scan_bytes  # noqa: PLC0415 -- for the worker processes alone
 
         # What scan_file_path does with the path that it opens.
+        sure = head.startswith((_PROTO, *_ARCHIVES))
+        if not sure:
+            # It takes every byte for an opcode, four seconds a MiB: of what begins as no pickle it gets no more than an unpickler.
+            count = max(_LEAST, _reach(stream, policy, size))
+            stream.seek(0)
+            stream = io.BytesIO(stream.read(count))
         try:
             scanned = scan_bytes(stream, path, PurePosixPath(path).suffix, strict=True)
         except Exception as exc:  # noqa: BLE001 -- it raises anything over bytes that are no pickle; it has not looked then
@@ -51,7 +61,6 @@ class PicklescanVerifier(SandboxedVerifier):
             if found.safety is SafetyLevel.Dangerous
             and not is_allowed(found.module, found.name, policy.allowed_globals)
         ]
-        sure = head.startswith((_PROTO, *_ARCHIVES))
         findings = [
             Finding(
                 file=path,
@@ -65,6 +74,16 @@ class PicklescanVerifier(SandboxedVerifier):
         ]
         broken = sure and scanned.scan_err and bool(scanned.globals)
         return FileResult(findings, not broken, "picklescan could not read all of it" if broken else None)
+
+
+def _reach(stream: BinaryIO, policy: Policy, size: int) -> int:
+    """Return how many bytes from the first one on an unpickler would read; all where that is not known."""
+    source = Source(stream)
+    try:
+        Machine(source, Budget.of(policy.limits), lambda _pickle: None, set(), 0).run()
+    except LimitReached:
+        return size
+    return min(source.offset, size)
 
 
 def _severity(policy: Policy, *, sure: bool) -> Severity:

@@ -53,3 +53,17 @@ def test_larger_files_are_not_shown_to_it() -> None:
 
 def test_its_version_is_reported() -> None:
     assert PicklescanVerifier().version.startswith("1.")
+
+
+@pytest.mark.parametrize("digit", [b"0", b"1", b"2"])
+def test_what_begins_as_no_pickle_is_not_read_to_its_end(digit: bytes) -> None:
+    stream = io.BytesIO(digit * (8 << 20))
+    result = PicklescanVerifier().examine("a.txt", stream, 8 << 20, Policy())
+    assert (list(result.findings), result.covered) == ([], True)
+    assert stream.tell() <= 1 << 20
+
+
+def test_a_pickle_without_a_header_is_read_as_far_as_an_unpickler_does() -> None:
+    content = b"(l" + b"I1\na" * 40_000 + b"cos\nsystem\n(S'true'\ntR."
+    result = PicklescanVerifier().examine("a.bin", io.BytesIO(content), len(content), Policy())
+    assert [finding.severity for finding in result.findings] == ["flag"]
