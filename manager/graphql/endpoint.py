@@ -1,6 +1,5 @@
 """POST /graphql: JSON in, and out JSON or a stream of results."""
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -17,7 +16,7 @@ from manager.graphql.limits import MAX_BODY_BYTES
 from manager.graphql.schema import schema
 from manager.graphql.streams import Operation, stream_results, streamed_type
 from manager.session import authorization_of
-from proxy_client.errors import BadRequest, StowageError, Unauthenticated, Unavailable
+from proxy_client.errors import BadRequest, StowageError, Unauthenticated
 
 MAX_VARIABLE_DEPTH = 32
 _OVER_HTTP = (OperationType.QUERY, OperationType.MUTATION)
@@ -45,19 +44,13 @@ async def graphql(request: Request) -> Response:
         context = Context.of(caller, services, authorization)
         return stream_results(Operation(query, variables, operation_name, context), media_type)
     try:
-        async with asyncio.timeout(services.operation_timeout):
-            result = await schema.execute(
-                query,
-                variable_values=variables,
-                context_value=Context.of(caller, services),
-                operation_name=operation_name,
-                allowed_operation_types=_OVER_HTTP,
-            )
-    except TimeoutError:
-        late = Unavailable(
-            f"the operation took longer than {services.operation_timeout:g} seconds; ask for less at once"
+        result = await schema.execute(
+            query,
+            variable_values=variables,
+            context_value=Context.of(caller, services),
+            operation_name=operation_name,
+            allowed_operation_types=_OVER_HTTP,
         )
-        return _json(error_body(late), 200)
     except InvalidOperationTypeError:
         wrong = BadRequest(
             "a subscription is sent over a WebSocket (graphql-transport-ws), or with Accept: text/event-stream",

@@ -1,6 +1,7 @@
 """How much one request may ask for, checked in linear time before anything that costs more."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,7 +28,7 @@ from strawberry.extensions import SchemaExtension
 
 from manager.graphql.errors import VALIDATION_FAILED
 from manager.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from proxy_client.errors import BadRequest, Forbidden
+from proxy_client.errors import BadRequest, Forbidden, Unavailable
 
 MAX_BODY_BYTES = 1 << 20
 MAX_TOKENS = 4000
@@ -55,7 +56,10 @@ class Size:
 
 
 class RequestLimits(SchemaExtension):
-    """Refuse documents that are too long, too deep, too wide or too costly, before they are validated."""
+    """Refuse documents that are too long, too deep, too wide or too costly, before they are validated; bound the rest.
+
+    The time of a subscription is not bounded, only that until it begins.
+    """
 
     def on_operation(self) -> Iterator[None]:
         """Bound what is parsed."""
@@ -77,6 +81,17 @@ class RequestLimits(SchemaExtension):
         yield
         for error in context.pre_execution_errors or ():
             error.extensions = {"code": VALIDATION_FAILED} | (error.extensions or {})
+
+    async def on_execute(self) -> AsyncIterator[None]:
+        """Give up what takes too long, however it came."""
+        seconds = self.execution_context.context.services.operation_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"the operation took longer than {seconds:g} seconds; ask for less at once"
+            ) from exc
 
     def _lists(self) -> Mapping[str, int]:
         return _list_fields(self.execution_context.schema._schema)  # noqa: SLF001 -- Strawberry's own door to it

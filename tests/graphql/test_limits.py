@@ -1,6 +1,7 @@
 """What one request may cost, and what is refused before it costs anything."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from manager.graphql import limits
 from manager.graphql.schema import schema
 from proxy_client.errors import CODES
 from tests.graphql.served import Json, Manager
+from tests.graphql.sockets import WATCH, serve
+from tests.graphql.test_subscriptions import a_new_task, report
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +63,12 @@ async def test_a_variable_counts_as_what_it_is(manager: Manager) -> None:
     assert (await manager.refusal(query, {"n": 60}))["extensions"]["code"] == "BAD_REQUEST"
 
 
+SCAN = "mutation { scanArtifacts(input: {limit: 1}) { artifacts { id } } }"
+
+
+@pytest.mark.parametrize("way", ["http", "socket", "events"])
 async def test_an_operation_that_takes_too_long_is_given_up(
-    manager: Manager, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     given_up = asyncio.Event()
 
@@ -73,10 +80,31 @@ async def test_an_operation_that_takes_too_long_is_given_up(
 
     monkeypatch.setattr(Catalog, "scan_artifacts", endless)
     manager.services.operation_timeout = 0.2
-    error = await manager.refusal("mutation { scanArtifacts(input: {limit: 1}) { artifacts { id } } }")
+    if way == "http":
+        error = await manager.refusal(SCAN)
+    elif way == "socket":
+        async with serve(manager) as served, served.signed_in() as client:
+            await client.subscribe("a", SCAN)
+            error = await client.error("a")
+    else:
+        headers = {"Authorization": f"Bearer {manager.admin.token}", "Accept": "text/event-stream"}
+        text = (await manager.http.post("/graphql", json={"query": SCAN}, headers=headers)).text
+        (data,) = [line for line in text.splitlines() if line.startswith("data:{") or '"errors"' in line]
+        (error,) = json.loads(data.removeprefix("data:"))["errors"]
     assert error["extensions"]["code"] == "UNAVAILABLE"
     assert "0.2 seconds" in error["message"]
     assert given_up.is_set()
+
+
+async def test_a_subscription_lasts_longer_than_an_operation_may(manager: Manager) -> None:
+    task = await a_new_task(manager)
+    manager.services.operation_timeout = 0.2
+    async with serve(manager) as served, served.signed_in() as client:
+        await client.subscribe("a", WATCH, task=str(task.id))
+        await client.next("a")
+        await asyncio.sleep(0.4)
+        await report(manager, task.id, 1)
+        assert (await client.next("a"))["importTaskUpdated"]["status"] == "RUNNING"
 
 
 async def test_the_schema_is_told_only_where_the_operator_wants_it(manager: Manager) -> None:
