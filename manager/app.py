@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -99,7 +100,16 @@ def create_app(
 
     return Starlette(
         lifespan=lifespan,
-        middleware=[Middleware(RequestScope)],
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.manager.allowed_origins,
+                allow_methods=["POST"],
+                allow_headers=["Authorization", REQUEST_ID_HEADER],
+                expose_headers=[REQUEST_ID_HEADER],
+            ),
+            Middleware(RequestScope),
+        ],
         exception_handlers={StowageError: _stowage_error, HTTPException: _http_error},
         routes=[
             Route("/graphql", graphql, methods=["POST"]),

@@ -46,6 +46,11 @@ class ManagerSection(Section):
     introspection: bool = Field(
         default=True, description="Whether clients may ask for the schema itself; GraphiQL needs it."
     )
+    allowed_origins: list[Annotated[str, Field(pattern=r"^https?://[^/?#*]+$")]] = Field(
+        default_factory=list,
+        description="Other origins whose pages a browser lets call `/graphql`; none by default.",
+        examples=[["https://portal.example.org"]],
+    )
     operation_timeout: Seconds = Field(
         default=60.0, gt=0, description="Time after which a query or mutation is given up."
     )

@@ -2,12 +2,15 @@
 
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from manager.app import create_app
 from manager.catalog import Catalog
 from manager.graphql import limits
 from tests.graphql.served import Json, Manager
@@ -62,6 +65,45 @@ async def test_get_is_no_operation(manager: Manager) -> None:
     response = await manager.http.get("/graphql?query={__typename}", headers=headers)
     assert response.status_code == 405
     assert response.json()["code"] == "BAD_REQUEST"
+
+
+PORTAL = "https://portal.example.org"
+
+
+@asynccontextmanager
+async def allowing(manager: Manager, *origins: str) -> AsyncIterator[httpx.AsyncClient]:
+    section = manager.settings.manager.model_copy(update={"allowed_origins": list(origins)})
+    app = create_app(
+        manager.settings.model_copy(update={"manager": section}),
+        proxy_transports={"local": manager.proxy.transport},
+    )
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://manager") as http,
+    ):
+        yield http
+
+
+async def test_a_browser_lets_only_pages_of_listed_origins_ask(manager: Manager) -> None:
+    wish = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type, x-request-id",
+    }
+    granted = "Access-Control-Allow-Origin"
+    async with allowing(manager, PORTAL) as http:
+        for origin, expected in ((PORTAL, PORTAL), ("https://evil.example.org", None), ("null", None)):
+            before = await http.options("/graphql", headers=wish | {"Origin": origin})
+            assert before.headers.get(granted) == expected
+            assert "Access-Control-Allow-Credentials" not in before.headers
+            headers = {"Authorization": f"Bearer {manager.admin.token}", "Origin": origin}
+            answer = await http.post("/graphql", json={"query": "{ __typename }"}, headers=headers)
+            assert answer.headers.get(granted) == expected
+            assert "Origin" in answer.headers["Vary"]
+        # A page may read what went wrong without a token, too, and in an answer that nobody foresaw.
+        refused = await http.post("/graphql", json={}, headers={"Origin": PORTAL})
+        assert (refused.status_code, refused.headers[granted]) == (401, PORTAL)
+    preflight = await manager.http.options("/graphql", headers=wish | {"Origin": PORTAL})
+    assert granted not in preflight.headers, "by default, to none"
 
 
 async def test_an_unknown_path_is_not_found(manager: Manager) -> None:
