@@ -33,7 +33,9 @@ from proxy_client.errors import BadRequest, Forbidden, Unavailable
 MAX_BODY_BYTES = 1 << 20
 MAX_TOKENS = 4000
 MAX_DEPTH = 20
-MAX_FIELDS = 1000
+# Selections within one another, those of fragments too, which are no level of fields.
+MAX_NESTING = 100
+MAX_FIELDS = 500
 # Objects, connections and edges. A page of 100 artifacts, each with 100 revisions, is 30,300.
 MAX_COST = 50_000
 # How long a list is taken for that does not page: the verifiers of an import, the files of a folder.
@@ -71,7 +73,7 @@ class RequestLimits(SchemaExtension):
         context = self.execution_context
         document = context.graphql_document
         if document is not None:
-            if excess := _excess(document, context.variables or {}, self._lists()):
+            if excess := excess_of(document, context.variables or {}, self._lists()):
                 context.pre_execution_errors = [_refused(excess, BadRequest.code)]
             elif not context.context.services.introspection and any(
                 map(_asks_for_schema, document.definitions)
@@ -94,7 +96,7 @@ class RequestLimits(SchemaExtension):
             ) from exc
 
     def _lists(self) -> Mapping[str, int]:
-        return _list_fields(self.execution_context.schema._schema)  # noqa: SLF001 -- Strawberry's own door to it
+        return list_fields(self.execution_context.schema._schema)  # noqa: SLF001 -- Strawberry's own door to it
 
 
 def _refused(message: str, code: str) -> GraphQLError:
@@ -110,7 +112,7 @@ def _asks_for_schema(node: Node) -> bool:
 
 
 @cache
-def _list_fields(schema: GraphQLSchema) -> Mapping[str, int]:
+def list_fields(schema: GraphQLSchema) -> Mapping[str, int]:
     """Return how long a list each field may be, by its name: a page where it pages, a few where it does not."""
     lists: dict[str, int] = {}
     for kind in schema.type_map.values():
@@ -124,11 +126,14 @@ def _list_fields(schema: GraphQLSchema) -> Mapping[str, int]:
     return lists
 
 
-def _excess(document: DocumentNode, variables: Mapping[str, Any], lists: Mapping[str, int]) -> str | None:
+def excess_of(document: DocumentNode, variables: Mapping[str, Any], lists: Mapping[str, int]) -> str | None:
+    """Say by what a document asks for too much, or None."""
     sizes = _Sizes(document, {**_defaults(document), **variables}, lists)
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
             size = sizes.of(definition.selection_set)
+            if sizes.nested_too_far:
+                return f"the request nests fragments more than {MAX_NESTING} deep; write them side by side"
             if size.depth > MAX_DEPTH:
                 return f"the request is {size.depth} levels deep; {MAX_DEPTH} are allowed"
             if size.fields > MAX_FIELDS:
@@ -167,9 +172,21 @@ class _Sizes:
         self._known: dict[str, Size] = {}
         self._variables = variables
         self._lists = lists
+        self._nesting = 0
+        self.nested_too_far = False
 
     def of(self, selections: SelectionSetNode) -> Size:
-        """Measure one selection."""
+        """Measure one selection; one that is nested too far counts nothing, and is noted."""
+        if self._nesting >= MAX_NESTING:
+            self.nested_too_far = True
+            return Size()
+        self._nesting += 1
+        try:
+            return self._sum(selections)
+        finally:
+            self._nesting -= 1
+
+    def _sum(self, selections: SelectionSetNode) -> Size:
         depth = fields = cost = 0
         for selection in selections.selections:
             if isinstance(selection, FieldNode):

@@ -26,11 +26,12 @@ def _read_uuid(value: Any) -> UUID:
 def _read_time(value: Any) -> datetime:
     try:
         time = datetime.fromisoformat(value)
-    except (TypeError, ValueError) as exc:
+        # PostgreSQL is told in UTC, where the last hours of the year 9999 may not exist.
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (OverflowError, TypeError, ValueError) as exc:
         raise GraphQLError(
             f'a DateTime is written as in "2026-01-31T12:00:00+00:00", not {value!r:.80}'
         ) from exc
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 SCALARS: dict[object, ScalarDefinition] = {

@@ -1,7 +1,6 @@
 """What the door itself does, whatever is asked."""
 
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -143,6 +142,13 @@ async def test_a_wrong_variable_has_a_code(manager: Manager) -> None:
         assert error["extensions"] == {"code": "BAD_REQUEST", "field": field}, variables
 
 
+async def test_a_time_that_no_calendar_has_is_a_wrong_variable(manager: Manager) -> None:
+    query = 'mutation($at: DateTime) { createToken(input: {name: "t", expiresAt: $at}) { id } }'
+    for at in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "2026-02-30", "now", "", 5, []):
+        error = await manager.refusal(query, {"at": at})
+        assert error["extensions"]["code"] == "BAD_REQUEST", (at, error)
+
+
 async def test_an_operation_is_chosen_by_its_name(manager: Manager) -> None:
     query = "query A { me { email } } query B { me { role } }"
     chosen = await send(manager, {"query": query, "operationName": "B"})
@@ -191,37 +197,6 @@ async def test_a_fault_before_the_schema_is_500_with_the_request_id(
     assert response.headers["X-Request-Id"] == "request-2"
     assert response.json()["message"] == "internal error, request id request-2"
     assert response.json()["code"] == "INTERNAL"
-
-
-HOSTILE = {
-    "deep braces": "{ a " * 900,
-    "deep fields": "{"
-    + "artifacts { edges { node { revisions { edges { node { artifact {" * 8
-    + "id"
-    + "}" * 57,
-    "deep lists": "{ artifacts(filter: {AND: " + "[" * 900 + "]" * 900 + "}) { count } }",
-    "deep filter": "{ artifacts(filter: " + "{NOT: " * 300 + "{}" + "}" * 300 + ") { count } }",
-    "many tokens": "{ " + "me { id } " * 3000 + "}",
-    "many aliases": "{ " + " ".join(f"a{n}: me {{ id }}" for n in range(600)) + "}",
-    "same fields": "{ " + "me { id email } " * 600 + "}",
-    "fragments doubled": "{ ...f0 } "
-    + " ".join(f"fragment f{n} on Query {{ ...f{n + 1} ...f{n + 1} }}" for n in range(60))
-    + " fragment f60 on Query { me { id } }",
-    "fragments in a ring": "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a me { id } }",
-    "fragments in a chain": "{ ...f0 } "
-    + " ".join(f"fragment f{n} on Query {{ ...f{n + 1} }}" for n in range(450))
-    + " fragment f450 on Query { me { id } }",
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_document_is_refused_at_once(manager: Manager, name: str) -> None:
-    started = time.process_time()
-    body = await manager.post(HOSTILE[name])
-    codes = {error["extensions"]["code"] for error in body["errors"]}
-    assert codes <= {"BAD_REQUEST", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"}, body["errors"][0]
-    # Exponential or quadratic work would take minutes; a slow machine gets what it needs.
-    assert time.process_time() - started < 10
 
 
 async def test_deep_variables_are_refused(manager: Manager) -> None:

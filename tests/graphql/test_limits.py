@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -127,8 +130,83 @@ async def test_every_code_is_in_the_schema(manager: Manager) -> None:
     assert all(value["description"] for value in told.values())
 
 
+def inline(levels: int, inner: str) -> str:
+    return "{ ... " * levels + inner + " }" * levels
+
+
+HOSTILE: dict[str, Callable[[int], str]] = {
+    "deep braces": lambda n: "{ a " * n,
+    "deep fields": lambda n: (
+        "{ artifacts { edges { node { revisions { edges { node { artifact " * (n // 32)
+        + "{ id }"
+        + "}" * (n // 32 * 7)
+    ),
+    "deep lists": lambda n: "{ artifacts(filter: {AND: " + "[" * n + "]" * n + "}) { count } }",
+    "deep filter": lambda n: "{ artifacts(filter: " + "{NOT: " * n + "{}" + "}" * n + ") { count } }",
+    "deep types": lambda n: "query($a: " + "[" * n + "Int" + "]" * n + ") { __typename }",
+    "many tokens": lambda n: "{ " + "me { id } " * n * 4 + "}",
+    "many aliases": lambda n: "{ " + " ".join(f"a{each}: me {{ id }}" for each in range(n)) + "}",
+    "same fields": lambda n: "{ " + "me { id email } " * n + "}",
+    "fragments doubled": lambda n: (
+        "{ ...f0 } "
+        + " ".join(f"fragment f{each} on Query {{ ...f{each + 1} ...f{each + 1} }}" for each in range(n // 8))
+        + f" fragment f{n // 8} on Query {{ me {{ id }} }}"
+    ),
+    "fragments in a ring": lambda n: (
+        "{ ...f0 } "
+        + " ".join(f"fragment f{each} on Query {{ ...f{(each + 1) % n} me {{ id }} }}" for each in range(n))
+    ),
+    "fragments in a chain": lambda n: (
+        "{ ...f0 } "
+        + " ".join(f"fragment f{each} on Query {{ ...f{each + 1} }}" for each in range(n))
+        + f" fragment f{n} on Query {{ me {{ id }} }}"
+    ),
+    "deep fragments in a chain": lambda n: (
+        "{ ...f0 } "
+        + " ".join(
+            f"fragment f{each} on Query " + inline(n // 10, f"{{ ...f{each + 1} }}") for each in range(10)
+        )
+        + " fragment f10 on Query { me { id } }"
+    ),
+}
+REFUSALS = {"BAD_REQUEST", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"}
+
+
+@contextmanager
+def steps() -> Iterator[list[int]]:
+    """Count the calls of functions of this thread, which tell the work whatever the machine."""
+    counted = [0]
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        if event == "call":
+            counted[0] += 1
+
+    sys.setprofile(note)
+    try:
+        yield counted
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_document_is_refused_and_costs_what_its_length_costs(
+    manager: Manager, name: str
+) -> None:
+    taken = []
+    for size in (160, 320, 640):
+        document = HOSTILE[name](size)
+        with steps() as counted:
+            body = await manager.post(document)
+        taken.append(counted[0])
+        if size == 640:
+            assert {error["extensions"]["code"] for error in body["errors"]} <= REFUSALS, body["errors"][0]
+    # Twice the length is twice the work and what every request costs; what is quadratic would be four times as much.
+    assert taken[1] < 3 * taken[0], taken
+    assert taken[2] < 3 * taken[1], taken
+
+
 async def test_the_cost_of_a_document_is_linear_in_its_length() -> None:
-    lists = limits._list_fields(schema._schema)
+    lists = limits.list_fields(schema._schema)
     assert lists["artifacts"] == lists["revisions"] == 20
     assert lists["verifiers"] == limits.PLAIN_LIST
     assert "edges" not in lists
