@@ -114,14 +114,21 @@ async def import_events(site: Site, request: Request) -> Response:
 async def _events(site: Site, sequence: int) -> AsyncIterator[str]:
     yield ": follows every import of this storage proxy\n\n"
     signal = await site.jobs.listen()
+    clock = asyncio.get_running_loop().time
+    due = clock() + KEEPALIVE_SECONDS
     try:
         while True:
             reports = await site.jobs.changes_after(sequence)
             for report in reports:
                 yield f"id: {report.sequence}\nevent: import\ndata: {report.model_dump_json()}\n\n"
                 sequence = report.sequence
-            if len(reports) < PAGE and not await signal.wait(KEEPALIVE_SECONDS):
-                yield ": still here\n\n"
+                due = clock() + KEEPALIVE_SECONDS
+            if len(reports) < PAGE:
+                await signal.wait(max(0.0, due - clock()))
+                # Whoever is woken for nothing, again and again, has said nothing all the same.
+                if clock() >= due:
+                    yield ": still here\n\n"
+                    due = clock() + KEEPALIVE_SECONDS
     except Unavailable:
         log.warning("an event stream ends: the database is away")
     finally:
