@@ -18,6 +18,7 @@ from manager.graphql.previews import PreviewQuery
 from manager.graphql.projects import ProjectMutation, ProjectQuery
 from manager.graphql.quota import QuotaMutation, QuotaQuery
 from manager.graphql.registries import RegistryMutation, RegistryQuery
+from manager.graphql.remembered import RememberedDocuments
 from manager.graphql.scalars import SCALARS
 from manager.graphql.sharing import SharingMutation, SharingQuery
 from manager.graphql.storages import StorageMutation, StorageQuery
@@ -83,5 +84,5 @@ schema = Schema(
     subscription=Subscription,
     types=[ErrorCode],
     config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=False),
-    extensions=[RequestLimits],
+    extensions=[RequestLimits, RememberedDocuments],
 )
