@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+import structlog
+
 from proxy_client.errors import (
     DigestMismatch,
     SourceError,
@@ -32,6 +34,8 @@ from storage_proxy.transfer.line import Cut, Line
 from storage_proxy.transfer.width import TICK, Width
 from storage_proxy.verifiers.integrity import mismatch
 from storage_proxy.volumes.threads import Stopped, stopping_with
+
+log = structlog.get_logger()
 
 _PART = 64 << 20  # bytes of one request, at most
 _FEW, _MANY, _ALONE = (
@@ -304,6 +308,12 @@ class Transfer:
             self._engine.gate.complained(self._registry.host, pause)
         elif isinstance(fault, Stalled):
             self._engine.gate.complained(self._registry.host)
+        log.info(
+            "the registry is asked again",
+            host=self._registry.host,
+            reason=str(fault),
+            task_id=str(self._plan.task_id),
+        )
         patience.wait(fault)
 
     def _receive(self, part: _Part, stream: FileStream, floor: RateFloor) -> None:
