@@ -48,6 +48,7 @@ fmt: install-dev
 
 docs: install-dev
 	$(BIN)/python -m stowage.reference docs
+	$(BIN)/python -m manager.graphql.reference docs
 
 # tests/browser drives Debian's Chromium. With CI set it fails without one, elsewhere it is skipped.
 browser:
