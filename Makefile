@@ -8,7 +8,7 @@ MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-b
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser web web-test
+.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser swift codegen web web-test
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -65,6 +65,14 @@ browser:
 
 swift: .venv-swift/.installed
 
+# What generates the typed client of the tests: it wants an older graphql-core than Stowage does.
+.venv-codegen/.installed: tests/graphql/codegen/requirements.lock
+	$(PYTHON) -m venv --clear .venv-codegen
+	.venv-codegen/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement tests/graphql/codegen/requirements.lock
+	@touch $@
+
+codegen: .venv-codegen/.installed
+
 # The Model Store page, manager/webui/app. Its built files are committed: only whoever changes it needs Node.
 WEB = manager/webui/app
 
@@ -82,7 +90,7 @@ web-test:
 	else echo "web-test: skipped, npm is not there"; fi
 
 # Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
-test: install-dev browser swift web-test
+test: install-dev browser swift codegen web-test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # Builds the image and runs docker-compose.yml with a name and a port of its own; skipped where no engine answers.
@@ -99,7 +107,7 @@ bench: install-dev swift
 	  { echo "make bench needs nginx, aria2c, curl and openssl: apt-get install nginx-light aria2 curl openssl"; exit 1; }
 	$(BIN)/python -m benchmarks $(BENCH)
 
-soak: install-dev swift
+soak: install-dev swift codegen
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
 lock: install-dev
@@ -108,4 +116,4 @@ lock: install-dev
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .venv-swift $(WEB)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
+	rm -rf $(VENV) .venv-swift .venv-codegen $(WEB)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
