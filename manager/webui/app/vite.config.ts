@@ -13,6 +13,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     target: "es2022",
+    // The first with light-dark() and :has().
+    cssTarget: ["chrome123", "firefox121", "safari17.5"],
     license: { fileName: "LICENSES.md" },
   },
   server: {

@@ -228,9 +228,10 @@ export function Copy({ text, label, children }: { text: string; label: string; c
     timer.current = setTimeout(() => setCopied(null), 2500);
   };
   return (
-    <button type="button" className={children === undefined ? "copy copy-bare" : "copy"} aria-label={label} title={label} onClick={() => void copy()}>
+    <button type="button" className={children === undefined ? "copy copy-bare" : "copy"} aria-label={children === undefined ? label : undefined} title={label} onClick={() => void copy()}>
       <Icon name={copied === "yes" ? "check" : "copy"} size={14} />
       {children}
+      {children !== undefined && <span className="visually-hidden">, {label}</span>}
       <span className="visually-hidden" role="status">
         {copied === "yes" ? "Copied" : copied === "no" ? "The browser did not let it be copied" : ""}
       </span>

@@ -66,7 +66,7 @@ function FolderPage({ folder, again }: { folder: Folder; again: () => void }): R
           <p className="folder-row-tags">
             {folder.usageMode === "MODEL" && <Tag tone="info">Models</Tag>}
             {folder.project && <Tag>Project {folder.project.name}</Tag>}
-            {!own && !folder.project && <Tag>Shared with you</Tag>}
+            {!own && !folder.project && <Tag>{me.isAdmin ? "Another user's" : "Shared with you"}</Tag>}
             <Tag>{PERMISSIONS[folder.permission]}</Tag>
             {folder.status !== "READY" && folder.status !== "MOUNTED" && <Tag tone="warn">{statusText(folder.status)}</Tag>}
             <span className="mono muted small">{folder.host}</span>

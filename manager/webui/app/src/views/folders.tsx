@@ -156,7 +156,7 @@ function FolderRow({ folder }: { folder: Row }): ReactElement {
         <p className="folder-row-tags">
           {folder.usageMode === "MODEL" && <Tag tone="info">Models</Tag>}
           {folder.project && <Tag>Project {folder.project.name}</Tag>}
-          {!own && !folder.project && <Tag>Shared</Tag>}
+          {!own && !folder.project && <Tag>{me.isAdmin ? "Another user's" : "Shared"}</Tag>}
           {!own && <Tag>{PERMISSIONS[folder.permission]}</Tag>}
           {folder.status !== "READY" && folder.status !== "MOUNTED" && <Tag tone="warn">{statusText(folder.status)}</Tag>}
           <span className="mono muted small">{folder.host}</span>

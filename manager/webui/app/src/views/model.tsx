@@ -288,7 +288,7 @@ function RevisionRow({ revision, current, several, importable, open, onOpen, onR
           {revision.digest === null ? (
             <span className="muted">not known</span>
           ) : (
-            <Copy text={revision.digest} label={`Copy the commit ${shortCommit(revision.digest)}`}>
+            <Copy text={revision.digest} label="Copy the commit">
               <code>{shortCommit(revision.digest)}</code>
             </Copy>
           )}
