@@ -1,7 +1,6 @@
 """What a request to import may ask for."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,15 +17,13 @@ from manager.models import (
 from manager.settings import Settings
 from proxy_client import wire
 from proxy_client.errors import BadRequest, Conflict, UnsupportedRegistry
+from proxy_client.paths import objection
 
 MOST_REVISIONS = 500
 IDS_FIELD = "input.artifactRevisionIds"
 
 # A path is part of an index entry, which PostgreSQL limits to 2,704 bytes.
 _LONGEST_PATH = 2000
-_LONGEST_COMPONENT = 255
-_RESERVED = {".", "..", ".stowage", ".staging"}
-_REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -146,26 +143,6 @@ def check_source(artifact: Artifact, origin: ArtifactRegistry, where: str) -> No
         )
 
 
-def path_fault(path: str) -> str | None:
-    """Say what is wrong with a relative path that no volume or object storage would take; None for a good one."""
-    parts = path.split("/")
-    if path.startswith("/"):
-        return "must be relative"
-    if "" in parts:
-        return "has an empty part"
-    if _RESERVED.intersection(parts):
-        return "has a part that is reserved (., .., .stowage or .staging)"
-    if "\\" in path:
-        return "has a backslash"
-    if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in path):
-        return "has a character that cannot be printed"
-    if any(part != part.strip() for part in parts):
-        return "has a part that begins or ends with a space"
-    if len(path.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_COMPONENT for part in parts):
-        return f"is longer than {_LONGEST_PATH} bytes, or has a part longer than {_LONGEST_COMPONENT}"
-    return None
-
-
 def _check_path(path: str, revision_ids: Sequence[UUID]) -> None:
     if len(revision_ids) > 1:
         raise BadRequest(
@@ -177,8 +154,8 @@ def _check_path(path: str, revision_ids: Sequence[UUID]) -> None:
 
 def check_path(path: str) -> None:
     """Refuse what no volume would take; the proxy, which writes, has the last word."""
-    if path != "/" and (fault := path_fault(path)):
+    if path != "/" and (fault := objection(path, longest=_LONGEST_PATH)):
         raise BadRequest(
-            f"the path {fault}; write one such as models/bert, or / for the folder's root",
+            f"the path is refused: {fault}; write one such as models/bert, or / for the folder's root",
             field="input.options.path",
         )

@@ -10,7 +10,6 @@ from manager.access import require_admin
 from manager.audit import audit
 from manager.auth import Caller
 from manager.db import Database
-from manager.import_options import path_fault
 from manager.models import ArtifactAvailability, ArtifactRevision, ArtifactStatus
 from proxy_client import wire
 from proxy_client.client import StorageProxyClient
@@ -22,6 +21,7 @@ from proxy_client.errors import (
     PathRefused,
     UnsupportedRegistry,
 )
+from proxy_client.paths import objection
 
 STANDARD_SECONDS = 3600
 LONGEST_SECONDS = 7 * 24 * 3600
@@ -62,9 +62,9 @@ class PresignedURLs:
         self, caller: Caller, revision_id: UUID, method: str, key: str, seconds: int
     ) -> wire.PresignedURL:
         # The proxy refuses the same by its own policy; said here, the fault has its name.
-        if (fault := path_fault(key)) is not None or key == "/":
+        if fault := objection(key):
             raise BadRequest(
-                f"the key {fault or 'names no file'}; write the path of a file, as in the revision",
+                f"the key is refused: {fault}; write the path of a file, as in the revision",
                 field="input.key",
             )
         async with self._database.begin() as session:

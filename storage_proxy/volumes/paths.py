@@ -1,8 +1,4 @@
-"""The one path policy: which names Stowage writes. Pure functions, for folders and object keys alike.
-
-Names come from registries and are hostile. They are refused or taken as they are, byte for byte, never
-repaired: a repaired name is another name, which somebody else may own.
-"""
+"""Paths and names below a storage, held to the path policy (`proxy_client.paths`)."""
 
 import hashlib
 import unicodedata
@@ -11,15 +7,18 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from proxy_client.errors import PathRefused
-from storage_proxy.storages.base import MANIFEST_FOLDER, STAGING_FOLDER
+from proxy_client.paths import (
+    LONGEST_COMPONENT,
+    MANIFEST_FOLDER,
+    REFUSED_CATEGORIES,
+    RESERVED,
+    STAGING_FOLDER,
+    folded,
+    objection,
+)
 
 ROOT = "/"
-LONGEST_COMPONENT = 255  # bytes, NAME_MAX of every file system that we know
-LONGEST_PATH = 4000  # bytes, below PATH_MAX (4096)
-DEEPEST_PATH = 64  # components
-RESERVED = frozenset({MANIFEST_FOLDER, STAGING_FOLDER})
 
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _LONGEST_SHOWN = 120
 _REMEMBERED = 8192  # names; every step of an import asks about the same ones
 
@@ -32,15 +31,9 @@ def shown(path: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    if unicodedata.category(character) in _REFUSED_CATEGORIES:
+    if unicodedata.category(character) in REFUSED_CATEGORIES:
         return character.encode("unicode_escape").decode("ascii")
     return character
-
-
-def folded(path: str) -> str:
-    """Return what two names have in common when a file system that ignores case or composition mixes them up."""
-    composed = unicodedata.normalize("NFC", path).casefold()
-    return unicodedata.normalize("NFC", composed)
 
 
 def check_path(path: str, *, reserved: frozenset[str] = RESERVED) -> str:
@@ -48,7 +41,7 @@ def check_path(path: str, *, reserved: frozenset[str] = RESERVED) -> str:
 
     `reserved` are the component names that are Stowage's own, refused in any case or composition.
     """
-    if reason := _objection(path, reserved):
+    if reason := objection(path, reserved):
         raise PathRefused(f"the path {shown(path)} is refused: {reason}")
     return path
 
@@ -95,47 +88,6 @@ def _collision(path: str, other: str) -> PathRefused:
     return PathRefused(
         f"the paths {shown(path)} and {shown(other)} differ only by case or composition of characters",
     )
-
-
-@lru_cache(_REMEMBERED)
-def _objection(path: str, reserved: frozenset[str]) -> str | None:
-    if not path:
-        return "it is empty"
-    if path.startswith("/"):
-        return "it is absolute"
-    if path.endswith("/"):
-        return "it ends with a slash"
-    if reason := _character_objection(path):
-        return reason
-    if len(path.encode()) > LONGEST_PATH:
-        return f"it is longer than {LONGEST_PATH} bytes"
-    components = path.split("/")
-    if len(components) > DEEPEST_PATH:
-        return f"it is deeper than {DEEPEST_PATH} folders"
-    return next(filter(None, (_component_objection(component, reserved) for component in components)), None)
-
-
-def _character_objection(path: str) -> str | None:
-    if "\\" in path:
-        return "it holds a backslash"
-    if path.isascii() and path.isprintable():
-        return None
-    classes = _REFUSED_CATEGORIES.intersection(map(unicodedata.category, path))
-    return f"it holds a character of class {min(classes)}" if classes else None
-
-
-def _component_objection(component: str, reserved: frozenset[str]) -> str | None:
-    if not component:
-        return "a component is empty"
-    if component in {".", ".."}:
-        return "a component is '.' or '..'"
-    if component != component.strip():
-        return "a component begins or ends with a space"
-    if len(component.encode()) > LONGEST_COMPONENT:
-        return f"a component is longer than {LONGEST_COMPONENT} bytes"
-    if folded(component) in reserved:
-        return f"{folded(component)} is Stowage's own name"
-    return None
 
 
 def join(folder: str, path: str) -> str:

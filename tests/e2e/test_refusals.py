@@ -109,7 +109,11 @@ def test_a_user_without_the_grant_does_not_fill_the_artifact_storage(world: Worl
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "a/../../x", "/abs", "a//b", "", "a/.stowage", ".staging/x", "a\\b", "a\nb"]
+    "path",
+    [
+        *("../x", "a/../../x", "/abs", "a//b", "a/", "", "a\\b", "a\nb", "a/ b", "a\u202eb", "x" * 256),
+        *("a/.stowage", ".staging/x", ".StOwAgE/x", "a/.\u017ftaging", "a/" * 64 + "a"),
+    ],
 )
 def test_a_path_that_is_none_is_refused(world: World, path: str) -> None:
     revision, folder = world.scan(world.model(FILES)), world.folder()

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy_client.errors import PathRefused
+from proxy_client.paths import folded
 from storage_proxy.volumes.paths import (
     check_destination,
     check_path,
     check_readable,
     check_tree,
     default_path,
-    folded,
     manifest_name,
 )
 
