@@ -102,9 +102,11 @@ def storage_error(exc: OSError, doing: str) -> StorageError:
 
 
 @contextmanager
-def opened(root: int, path: str, flags: int = FOLDER, mode: int = 0) -> Iterator[int]:
-    """Open a folder, or with other `flags` a file, for the length of a block."""
-    fd = open_beneath(root, path, flags, mode)
+def opened(
+    root: int, path: str, flags: int = FOLDER, mode: int = 0, *, inside: bool = False
+) -> Iterator[int]:
+    """Open a folder, or with other `flags` a file, for the length of a block; `inside` as `open_beneath` has it."""
+    fd = open_beneath(root, path, flags, mode, inside=inside)
     try:
         yield fd
     finally:
@@ -255,16 +257,20 @@ def count(fd: int) -> int:
 
 
 def walk(root: int, top: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield everything below `top` with its path, a folder before what it holds. What vanishes is passed over."""
+    """Yield everything below `top` with its path, a folder before what it holds.
+
+    What vanishes is passed over, and so is what is mounted somewhere in between: it is no part of the folder.
+    """
     folders = [top]
     while folders:
         stop_point()
         folder = folders.pop()
         try:
-            with opened(root, folder) as fd:
+            with opened(root, folder, inside=folder != top) as fd:
                 entries = names(fd)
         except OSError as exc:
-            if folder != top and exc.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
+            passed = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EXDEV}
+            if folder != top and exc.errno in passed:
                 continue
             raise
         for name, found in entries:
@@ -416,7 +422,8 @@ def remove_folder(root: int, path: str) -> bool:
 def remove_tree(root: int, path: str) -> None:
     """Remove whatever lies at `path`; no error if there is nothing.
 
-    Works at any depth with a constant number of descriptors: what lies deeper is first moved up into `path`.
+    Works at any depth with a constant number of descriptors: what lies deeper is first moved up into `path`. Ends with an
+    error at what is mounted somewhere below, which stays as it is.
     """
     found = status(root, path)
     if found is None:
@@ -436,7 +443,7 @@ def remove_tree(root: int, path: str) -> None:
 
 
 def _flatten(top: int, name: str) -> None:
-    with suppress(FileNotFoundError), opened(top, name) as folder:
+    with suppress(FileNotFoundError), opened(top, name, inside=True) as folder:
         for inner, found in names(folder):
             if not stat.S_ISDIR(found.st_mode):
                 with suppress(FileNotFoundError):
