@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from proxy_client.errors import StowageError, Unavailable, error_for
+from proxy_client.tls import tls_context
 from proxy_client.wire import (
     REQUEST_ID_HEADER,
     ArtifactStorageInfo,
@@ -60,6 +61,7 @@ class StorageProxyClient:
             base_url=url,
             headers={"Authorization": f"Bearer {secret}"},
             transport=transport,
+            verify=tls_context(),
             trust_env=False,  # the two services talk to each other directly, never through a proxy of the environment
         )
 

@@ -10,6 +10,7 @@ import httpx
 from pydantic import ValidationError
 
 from proxy_client.errors import PermissionRevoked, Unauthenticated, Unavailable
+from proxy_client.tls import tls_context
 from proxy_client.wire import Authorization, Waiver
 from storage_proxy.settings import Settings
 
@@ -34,7 +35,11 @@ class ManagerAuthorizer:
     def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._http = httpx.AsyncClient(
-            base_url=settings.proxy.manager_url, timeout=10.0, transport=transport, trust_env=False
+            base_url=settings.proxy.manager_url,
+            timeout=10.0,
+            transport=transport,
+            verify=tls_context(),
+            trust_env=False,
         )
 
     async def aclose(self) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-import certifi
 import httptools
 import httpx
 
+from proxy_client import tls
 from proxy_client.errors import SourceInvalid, SourceUnavailable
 from storage_proxy.transfer.line import Line
 from storage_proxy.transfer.reach import Place, Reach
@@ -79,8 +79,7 @@ def _written(host: str) -> str:
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """Trust the usual authorities, the machine's own, those that SSL_CERT_FILE names, and the given ones."""
-    context = ssl.create_default_context(cafile=certifi.where())
-    context.load_default_certs()
+    context = tls.tls_context()
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
     context.set_alpn_protocols(["http/1.1"])
