@@ -38,6 +38,7 @@ def test_both_services_accept_what_is_written(data: DataDir) -> None:
 
     assert manager.storage_proxies["local"].secrets == proxy.secrets
     assert manager.database_url == proxy.database_url == "postgresql://u:p@127.0.0.1:5/stowage"
+    assert manager.keys
     assert manager.reservoir is not None
     assert {manager.reservoir.download, manager.reservoir.verify, manager.reservoir.archive} == {"archive"}
     assert proxy.volume["volume1"].path == data.volume
@@ -70,11 +71,13 @@ def test_a_file_without_the_line_is_the_operators_own(data: DataDir) -> None:
 def test_secrets_are_made_once_and_a_registrys_token_can_be_taken_away(data: DataDir) -> None:
     data.write_secrets("postgresql://one")
     data.write_registry_token("hf_token")
-    kept = [data.admin_token.read_text(), (data.secrets / "proxy").read_text()]
+    lasting = [data.admin_token, data.secrets / "proxy", data.secrets / "manager-key"]
+    kept = [path.read_text() for path in lasting]
+    assert len(set(kept)) == len(kept)
     data.write_secrets("postgresql://two")
     data.write_registry_token("")
 
-    assert [data.admin_token.read_text(), (data.secrets / "proxy").read_text()] == kept
+    assert [path.read_text() for path in lasting] == kept
     assert not (data.secrets / "registry-token").exists()
     assert (data.secrets / "database-url").read_text() == "postgresql://two\n"
 
