@@ -36,11 +36,13 @@ class Database:
             "timeout": 5.0,
             "server_settings": {"timezone": "UTC", "application_name": "stowage-manager"},
         }
+        # The values of a statement that fails have no business in a log.
+        hidden = {"hide_parameters": True, "connect_args": connect}
         self.engine = create_async_engine(
-            async_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=connect
+            async_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, **hidden
         )
         self._alone = create_async_engine(
-            async_url(url), poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=connect
+            async_url(url), poolclass=NullPool, isolation_level="AUTOCOMMIT", **hidden
         )
         self._writers = async_sessionmaker(self.engine, expire_on_commit=False)
         self._readers = async_sessionmaker(

@@ -33,6 +33,13 @@ async def test_a_reading_session_cannot_write(database: Database) -> None:
         session.add(User(email="a@example.org"))
 
 
+async def test_an_error_of_the_database_tells_no_values(database: Database) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with database.read() as session:
+            await session.execute(text("SELECT 1 / (:planted = 'x')::int, :planted"), {"planted": "a-secret"})
+    assert "a-secret" not in str(caught.value)
+
+
 async def test_times_are_utc(database: Database) -> None:
     async with database.read() as session:
         assert await session.scalar(text("SHOW timezone")) == "UTC"
