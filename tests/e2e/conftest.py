@@ -47,6 +47,7 @@ def shared_world(
     tmp_path_factory: pytest.TempPathFactory, hubs: tuple[FaultHub, FaultHub], small_file_system: Path
 ) -> Iterator[World]:
     hub, mirror = hubs
+    closed = tmp_path_factory.mktemp("closed")
     stack = RunningStack(
         tmp_path_factory.mktemp("e2e") / "data",
         hf_endpoint=hub.url,
@@ -54,6 +55,9 @@ def shared_world(
         proxy_settings=f"""{PATIENCE}
 [volume.small]
 path = "{small_file_system}"
+
+[volume.closed]
+path = "{closed}"
 
 [artifact-registries.mirror]
 url = "{mirror.url}"
@@ -64,7 +68,7 @@ url = "{mirror.url}"
 """,
     )
     try:
-        world = World(stack, hub, mirror, small_file_system)
+        world = World(stack, hub, mirror, small_file_system, closed=closed)
         world.rows(
             "INSERT INTO host_permissions (id, host, permissions) VALUES (gen_random_uuid(), 'local:small', $1)",
             ["create-vfolder", "upload-file", "download-file", "delete-vfolder"],
@@ -80,6 +84,8 @@ def world(shared_world: World) -> Iterator[World]:
     hubs = (shared_world.hub, shared_world.mirror)
     for hub in hubs:
         hub.forget()
+    # What other tests put into artifact storages would be copied instead of fetched.
+    shared_world.rows("DELETE FROM stowage_proxy.holdings")
     yield shared_world
     for hub in hubs:
         hub.clear()

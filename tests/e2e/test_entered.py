@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import RunningStack
 from tests.e2e.conftest import PATIENCE
-from tests.e2e.test_registries import rows
+from tests.e2e.test_secrets import rows
 from tests.e2e.world import Files, Model, World, wait_until
 from tests.faults.hub import FaultHub, Rule
 from tests.faults.models import digest_tree

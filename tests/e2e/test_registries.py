@@ -1,13 +1,7 @@
-"""A registry's own endpoint is used for every call, its token goes there alone, and no secret comes out."""
-
-import json
-from typing import Any
-
-import pytest
+"""A registry's own endpoint is used for every call, and its token goes there alone."""
 
 from tests.e2e.conftest import TOKEN
 from tests.e2e.world import Files, World
-from tests.faults.hub import Rule
 
 FILES: Files = {
     "README.md": b"# A model",
@@ -85,97 +79,3 @@ def test_the_token_goes_to_its_registry_with_every_call_and_to_no_other(world: W
 
     assert {request.headers.get("authorization") for request in world.hub.requests} == {f"Bearer {TOKEN}"}
     assert {request.headers.get("authorization") for request in world.mirror.requests} == {None}
-
-
-@pytest.fixture
-def secrets(world: World) -> dict[str, str]:
-    """Everything that must stay where it is kept."""
-    kept = {path.name: path.read_text().strip() for path in world.stack.dir.secrets.iterdir()}
-    password = kept["database-url"].split(":")[2].split("@")[0]
-    assert kept["registry-token"] == TOKEN
-    found = {**kept, "password": password, "admin": world.admin.token, "user": world.person().token}
-    assert all(len(secret) >= 16 for secret in found.values())
-    return found
-
-
-def test_no_secret_comes_out_in_logs_rows_answers_and_files(world: World, secrets: dict[str, str]) -> None:
-    model, folder = world.model(FILES), world.folder()
-    assert world.bring(model, folder)["status"] == "SUCCEEDED"
-    assert world.bring(model)["status"] == "SUCCEEDED"
-    told = json.dumps([*failures(world), *readings(world, folder.id)])
-    wire = json.dumps([world.proxy("GET", path).text for path in ("/volumes", "/artifact-storages")])
-
-    places = {
-        "answers": told,
-        "the proxy's answers": wire,
-        "rows": rows(world),
-        "manifests": "".join(path.read_text() for path in folder.path.rglob("*.json")),
-        **{path.name: path.read_text() for path in world.stack.dir.logs.iterdir()},
-        "output": world.stack.output.read_text(),
-    }
-
-    assert all(places[name] for name in ("answers", "rows", "manifests", "worker.log"))
-    leaks = [
-        (place, name) for place, text in places.items() for name, secret in secrets.items() if secret in text
-    ]
-    assert leaks == []
-
-
-def failures(world: World) -> list[Any]:
-    """Make a scan, imports and requests fail in every way that quotes something."""
-    model, folder = world.model(FILES), world.folder()
-    answers: list[Any] = []
-    for rule in (
-        Rule(path=f"{model.id}/.*big.bin", status=401, headers={"x-error-message": f"bad token {TOKEN}"}),
-        Rule(path=f"{model.id}/.*big.bin", redirect="http://127.0.0.1:1/{path}?X-Amz-Signature=sealed"),
-        Rule(path=f"{model.id}/.*big.bin", flip_at=0),
-    ):
-        world.hub.set(rule)
-        task = world.bring(model, folder)
-        assert task["status"] == "FAILED"
-        assert "sealed" not in json.dumps(task)
-        answers.append(task)
-    world.hub.set(Rule(path=model.id, status=403))
-    scan = "mutation ($m: String!) { scanArtifactModels(input: {models: [{modelId: $m}]}) { __typename } }"
-    answers.append(world.stack.post(scan, {"m": model.id}))
-    answers.append(world.stack.post("{ me { email } }", token="stw_wrong"))
-    answers.append(world.stack.post("{ nonsense }"))
-    assert all(answer["errors"] for answer in answers[3:])
-    return answers
-
-
-def readings(world: World, folder_id: str) -> list[Any]:
-    """Read everything that the API has to say."""
-    return [
-        world.stack.graphql(text, variables)
-        for text, variables in (
-            ("{ me { id email role } volumes { host } }", {}),
-            ("{ artifacts(first: 100) { edges { node { id name extra registry { name url } } } } }", {}),
-            ("{ artifactRevisions(first: 100) { edges { node { id readme digest status } } } }", {}),
-            (
-                """{ importTasks(first: 100) { edges { node {
-                     id error { code message } requestId path commit
-                     verificationResult { verifiers { name result { error metadata { entries { key value } } } } }
-                   } } } }""",
-                {},
-            ),
-            (
-                "query ($id: ID!) { vfolder(id: $id) { name host usage { usedBytes } } }",
-                {"id": folder_id},
-            ),
-        )
-    ]
-
-
-def rows(world: World) -> str:
-    """Return all rows of both services as text."""
-    tables = world.rows(
-        """SELECT format('%I.%I', table_schema, table_name) AS name FROM information_schema.tables
-           WHERE table_schema IN ('public', 'stowage_proxy') AND table_type = 'BASE TABLE'"""
-    )
-    assert {"public.import_tasks", "stowage_proxy.imports"} <= {table["name"] for table in tables}
-    return "\n".join(
-        str(row["row"])
-        for table in tables
-        for row in world.rows(f"SELECT to_jsonb(t)::text AS row FROM {table['name']} t")
-    )

@@ -98,11 +98,22 @@ class Model:
 class World:
     """The public doors of one stack, with a hub and a mirror behind it and a look at its disks and tables."""
 
-    def __init__(self, stack: RunningStack, hub: FaultHub, mirror: FaultHub, small: Path) -> None:
+    def __init__(
+        self,
+        stack: RunningStack,
+        hub: FaultHub,
+        mirror: FaultHub,
+        small: Path,
+        *,
+        closed: Path | None = None,
+    ) -> None:
         self.stack = stack
         self.hub = hub
         self.mirror = mirror
         self.small = small
+        self.mounts = {None: stack.volume, "local:small": small}
+        if closed is not None:
+            self.mounts["local:closed"] = closed
         self.registries = {row["name"]: row["id"] for row in self.rows("SELECT * FROM artifact_registries")}
         self.admin = Person(
             id=stack.graphql("{ me { id } }")["me"]["id"],
@@ -138,20 +149,21 @@ class World:
         )["createToken"]["token"]
         return Person(made, token)
 
-    def folder(self, owner: Person | None = None, *, host: str | None = None) -> Folder:
-        """Make a vfolder, the administrator's unless told otherwise."""
+    def folder(
+        self, owner: Person | None = None, *, host: str | None = None, project: str | None = None
+    ) -> Folder:
+        """Make a vfolder, the administrator's unless told otherwise; with `project` it is the project's."""
         owner = owner or self.admin
         made = self.stack.graphql(
-            """mutation ($name: String!, $host: String) {
-                 createVfolder(input: {name: $name, usageMode: MODEL, host: $host}) {
+            """mutation ($name: String!, $host: String, $project: ID) {
+                 createVfolder(input: {name: $name, usageMode: MODEL, host: $host, projectId: $project}) {
                    vfolder { id quotaScopeId } } }""",
-            {"name": f"folder{next(_numbers)}", "host": host},
+            {"name": f"folder{next(_numbers)}", "host": host, "project": project},
             token=owner.token,
         )["createVfolder"]["vfolder"]
         (row,) = self.rows("SELECT id FROM vfolders ORDER BY created_at DESC LIMIT 1")
         folder, scope = row["id"], QuotaScopeID.parse(made["quotaScopeId"])
-        mount = self.small if host else self.stack.volume
-        path = mount / scope.id.hex / folder.hex[:2] / folder.hex[2:4] / folder.hex[4:]
+        path = self.mounts[host] / scope.id.hex / folder.hex[:2] / folder.hex[2:4] / folder.hex[4:]
         assert path.is_dir()
         return Folder(made["id"], path, VFolderID(scope, folder), owner)
 
@@ -283,7 +295,7 @@ class World:
     def staged(self, task_id: str) -> list[Path]:
         """Return what is left in any file system of a task's staging."""
         UUID(task_id)  # another form of the id would find nothing
-        roots = [self.stack.volume, self.small, *self.storages()]
+        roots = [*self.mounts.values(), *self.storages()]
         return [path for root in roots for path in root.rglob(f".staging/{task_id}*")]
 
     def storages(self) -> list[Path]:

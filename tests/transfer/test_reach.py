@@ -185,6 +185,46 @@ def test_a_redirect_to_another_private_host_is_not_followed(
     assert get(hub_http(hub.url, private_addresses=["127.0.0.0/30"]))[0] == b"secret"
 
 
+def test_a_name_that_changes_its_address_is_judged_by_the_one_that_is_connected(
+    serve: Callable[..., RawServer], hub_http: Callable[..., HubHttp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, cdn = serve(saying("secret"), host="127.0.0.2"), serve(saying("bytes"))
+    real, turns = socket.getaddrinfo, iter([])
+
+    def resolve(host: str, port: int, **details: Any) -> list[Any]:
+        addresses = next(turns) if host == "rebinding.example" else [host]
+        return [found for address in addresses for found in real(address, port, **details)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    own, private = ["127.0.0.1"], ["127.0.0.2"]
+    hub = serve(redirecting(f"http://rebinding.example:{cdn.port}/x"))
+    turns = iter([own, [*private, *own], private])
+    for found in (b"bytes", b"bytes"):  # asked of both, of which one is the registry's own
+        http = hub_http(hub.url)
+        assert get(http)[0] == found
+    with pytest.raises(SourceForbidden, match="private address"):
+        get(hub_http(hub.url))
+    # Were the name looked up once to judge and once more to connect, the second one would count.
+    turns = iter([private, own])
+    hub.answerer = redirecting(f"http://rebinding.example:{inside.port}/latest/meta-data")
+    with pytest.raises(SourceForbidden):
+        get(hub_http(hub.url))
+    assert inside.connections == 0
+    assert cdn.connections == 2
+
+
+def test_a_kept_connection_is_of_no_use_to_another_registry(
+    serve: Callable[..., RawServer], hub_http: Callable[..., HubHttp]
+) -> None:
+    inside = serve(saying("secret"), host="127.0.0.2")
+    home = hub_http(inside.url)  # the registry lies there itself
+    assert get(home)[0] == b"secret"
+    hub = serve(redirecting(f"{inside.url}/x"))
+    with pytest.raises(SourceForbidden):
+        get(hub_http(hub.url))
+    assert inside.connections == 1
+
+
 @pytest.mark.parametrize("count", [5, 6])
 def test_five_redirects_are_followed_and_no_more(
     serve: Callable[..., RawServer], hub_http: Callable[..., HubHttp], count: int
