@@ -415,7 +415,12 @@ async def authorize_import(
         except (NotFound, Forbidden, Conflict) as refusal:
             return wire.Authorization(allowed=False, reason=refusal.message)
         waivers = await _waivers(session, task.artifact_revision_id)
-    return wire.Authorization(allowed=True, waivers=waivers)
+        limit = await session.scalar(
+            select(Quota.limit_bytes).where(
+                Quota.proxy == task.proxy, Quota.storage_name == task.storage_name
+            )
+        )
+    return wire.Authorization(allowed=True, waivers=waivers, limit_bytes=limit)
 
 
 def waiver_in_force() -> ColumnElement[bool]:

@@ -1,6 +1,7 @@
 """Quotas: the manager keeps the limits and brings them to the storage proxies, which enforce them while writing."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -23,7 +24,15 @@ from manager.audit import audit
 from manager.auth import Caller
 from manager.db import Database
 from manager.hosts import check_host
-from manager.models import ImportTask, Project, Quota, User, utc_now
+from manager.models import (
+    ArtifactStorage,
+    ImportTask,
+    Project,
+    Quota,
+    StorageNamespace,
+    User,
+    utc_now,
+)
 from manager.room import (
     QuotaPlace,
     QuotaState,
@@ -34,6 +43,7 @@ from manager.room import (
     staged_bytes,
 )
 from manager.settings import Settings
+from proxy_client import wire
 from proxy_client.client import StorageProxyClient
 from proxy_client.errors import BadRequest, Forbidden, NotFound, StowageError, Unavailable
 
@@ -79,23 +89,60 @@ class Quotas:
         if storage_name is not None:
             if host is not None:
                 raise BadRequest("an artifact storage lies on no host; leave it out", field=f"{within}host")
-            reservoir = self._settings.reservoir
-            if reservoir is None or storage_name not in {
-                reservoir.download,
-                reservoir.verify,
-                reservoir.archive,
-            }:
-                raise NotFound(
-                    "there is no such artifact storage in the section [reservoir] of the manager's configuration",
-                    field=f"{within}storageName",
-                )
-            return QuotaPlace(reservoir.proxy, storage_name=storage_name)
+            return self._storage_place(storage_name, f"{within}storageName")
         if host is None:
             if self._settings.vfolder is None:
                 raise BadRequest("there is no default host; name one as PROXY:VOLUME", field=f"{within}host")
             host = self._settings.vfolder.default_host
         proxy, volume = check_host(host, self._proxies, field=f"{within}host")
         return QuotaPlace(proxy, volume, user_id=user_id, project_id=project_id)
+
+    def _storage_place(self, storage_name: str, field: str) -> QuotaPlace:
+        reservoir = self._settings.reservoir
+        if ":" not in storage_name and reservoir is not None:
+            place = QuotaPlace(reservoir.proxy, storage_name=storage_name)
+            if self._is_of_reservoir(place):
+                return place
+        proxy, _, name = storage_name.partition(":")
+        if proxy not in self._proxies or re.fullmatch(wire.NAME_PATTERN, name) is None:
+            raise NotFound(
+                "there is no such artifact storage in the section [reservoir] of the manager's configuration; name "
+                "another one as PROXY:STORAGE or PROXY:STORAGE.NAMESPACE",
+                field=field,
+            )
+        return QuotaPlace(proxy, storage_name=name)
+
+    def _is_of_reservoir(self, place: QuotaPlace) -> bool:
+        reservoir = self._settings.reservoir
+        return (
+            reservoir is not None
+            and place.proxy == reservoir.proxy
+            and place.storage_name in {reservoir.download, reservoir.verify, reservoir.archive}
+        )
+
+    async def _insist_on_storage(self, place: QuotaPlace) -> None:
+        """Raise `NotFound` for an artifact storage that neither was entered here nor its proxy has."""
+        if place.storage_name is None or self._is_of_reservoir(place):
+            return
+        name = case(
+            (StorageNamespace.namespace.is_(None), ArtifactStorage.name),
+            else_=ArtifactStorage.name + "." + StorageNamespace.namespace,
+        )
+        entered = (
+            select(ArtifactStorage.id)
+            .join(StorageNamespace, isouter=True)
+            .where(
+                ArtifactStorage.proxy == place.proxy,
+                or_(name == place.storage_name, ArtifactStorage.name == place.storage_name),
+            )
+        )
+        async with self._database.read() as session:
+            if await session.scalar(entered.limit(1)) is not None:
+                return
+        async with _within(ANSWER_DEADLINE, place.proxy):
+            there = await self._client(place).artifact_storages()
+        if place.storage_name not in {storage.name for storage in there}:
+            raise NotFound(f"there is no {place.text}; check its name", field="input.storageName")
 
     async def set_limit(self, caller: Caller, place: QuotaPlace, limit_bytes: int | None) -> QuotaState:
         """Set a limit, or lift it; only administrators may. May be repeated.
@@ -108,6 +155,7 @@ class Quotas:
             raise BadRequest(
                 f"a limit is at most {_LARGEST_LIMIT} bytes; null lifts it", field="input.limitBytes"
             )
+        await self._insist_on_storage(place)
         async with self._database.begin() as session:
             await _insist_on_owner(session, place)
             values: dict[str, Any] = {

@@ -278,13 +278,15 @@ class Authorization(_Answer):
     """The manager's answer to a proxy's question whether the requester may still write there.
 
     `cancelled`: the manager has ended the import, and its word to the proxy may still be on the way. `waivers` are
-    those in force for the artifact.
+    those in force for the artifact. `limit_bytes`: what the artifact storage that the import goes to may hold by now; null
+    is no limit. A vfolder's limit is its quota scope's.
     """
 
     allowed: bool
     cancelled: bool = False
     reason: str | None = None
     waivers: list[Waiver] = []
+    limit_bytes: int | None = None
 
 
 # The volumes.

@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Sequence
 from uuid import UUID
 
 import httpx
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from proxy_client.errors import PermissionRevoked, Unauthenticated, Unavailable
 from proxy_client.tls import tls_context
-from proxy_client.wire import Authorization, Waiver
+from proxy_client.wire import Authorization
 from storage_proxy.settings import Settings
 
 RETRY_SECONDS = 1.0
@@ -46,8 +45,8 @@ class ManagerAuthorizer:
         """Close all connections."""
         await self._http.aclose()
 
-    async def insist(self, task_id: UUID) -> Sequence[Waiver]:
-        """Return if the requester may write there now: the waivers that are in force for what is imported.
+    async def insist(self, task_id: UUID) -> Authorization:
+        """Return the manager's answer if the requester may write there now.
 
         Waits for a manager that cannot be reached, up to the setting `authorize-deadline`.
         Raises `PermissionRevoked` or `ImportCancelled`, or `Unavailable` after the deadline.
@@ -65,7 +64,7 @@ class ManagerAuthorizer:
             raise ImportCancelled
         if not answer.allowed:
             raise PermissionRevoked(answer.reason or "the requester may no longer write to the destination")
-        return answer.waivers
+        return answer
 
     async def _ask(self, task_id: UUID) -> Authorization:
         headers = {"Authorization": f"Bearer {self._settings.secrets[0]}"}

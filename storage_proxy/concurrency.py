@@ -44,6 +44,20 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def until(work: Coroutine[Any, Any, None], watch: Coroutine[Any, Any, None]) -> None:
+    """Run `work` as long as `watch`, which never returns, raises nothing. The error of either is raised as it is."""
+    tasks = [asyncio.create_task(work), asyncio.create_task(watch)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
 async def to_the_end(work: Coroutine[Any, Any, R]) -> R:
     """Run `work` to its end even if the caller is cancelled meanwhile; the cancel is raised afterwards."""
     task = asyncio.create_task(work)

@@ -96,12 +96,15 @@ class Quota(Node):
         """Answer the room."""
         return _size(self.state.available)
 
-    @field("Whether the storage proxy has this limit already, and enforces it while writing.")
+    @field(
+        "Whether the storage proxy has this limit already, and enforces it while writing. That of an artifact storage is "
+        "told with each import, at its start and before it is published."
+    )
     def enforced(self) -> bool:
         """Compare with what the proxy reported."""
         row = self.row
-        return (
-            row.storage_name is None and row.reported_at is not None and row.enforced_bytes == row.limit_bytes
+        return row.storage_name is not None or (
+            row.reported_at is not None and row.enforced_bytes == row.limit_bytes
         )
 
     @field("When its storage proxy last reported; null if it never did.")
@@ -126,7 +129,9 @@ class SetQuotaInput:
         default=None, description="The project whose folders on the host are limited."
     )
     storage_name: str | None = strawberry.field(
-        default=None, description="The artifact storage that is limited."
+        default=None,
+        description="The artifact storage that is limited: one of the configuration's `[reservoir]` by its name, any as "
+        "PROXY:STORAGE or PROXY:STORAGE.NAMESPACE.",
     )
     host: str | None = strawberry.field(
         default=None,
@@ -160,7 +165,9 @@ class QuotaQuery:
         ] = strawberry.UNSET,
         storage_name: Annotated[
             str | None,
-            strawberry.argument(description="The artifact storage; for those who may import into it."),
+            strawberry.argument(
+                description="The artifact storage, as setQuota names it; for those who may import into it."
+            ),
         ] = strawberry.UNSET,
         host: Annotated[
             str | None,

@@ -12,7 +12,7 @@ from storage_proxy.imports.progress import ImportProgress
 
 @dataclass(frozen=True)
 class ArchiveStep:
-    """Asks once more for permission, passes the point of no return, and publishes."""
+    """Asks once more for permission and room, passes the point of no return, and publishes."""
 
     authorizer: ManagerAuthorizer
     step = ArtifactStorageImportStep.ARCHIVE
@@ -22,12 +22,15 @@ class ArchiveStep:
         plan, storage = context.step_metadata["plan"], context.storage(self.step)
         staged = context.step_metadata.get("staged", [])
         if not await storage.publishing(plan.task_id):
-            waivers = {waiver.id for waiver in await self.authorizer.insist(plan.task_id)}
-            if not set(context.step_metadata.get("relied_on", ())) <= waivers:
+            answer = await self.authorizer.insist(plan.task_id)
+            if not set(context.step_metadata.get("relied_on", ())) <= {
+                waiver.id for waiver in answer.waivers
+            }:
                 raise VerificationBlocked(
                     "a waiver by which the model passed its verification is not in force any more; "
                     "ask an administrator for another one"
                 )
+            await storage.insist_on_limit(plan.task_id, limit=answer.limit_bytes)
             await progress.begin_publishing()
         # From here a cancel comes too late, and a publish that is cut short would have to be rolled forward.
         await to_the_end(storage.publish(plan, staged, context.order.on_conflict))

@@ -1,11 +1,14 @@
 """DOWNLOAD: everything of the pinned commit that the destination does not hold yet, into a staging area."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from proxy_client.errors import SourceInvalid
 from proxy_client.wire import ArtifactStorageImportStep
-from storage_proxy.concurrency import together
+from storage_proxy.concurrency import together, until
 from storage_proxy.imports.arrivals import Arrivals
 from storage_proxy.imports.context import ImportStepContext
 from storage_proxy.imports.fetch import Engine, Transfer
@@ -13,9 +16,13 @@ from storage_proxy.imports.holdings import Holdings
 from storage_proxy.imports.progress import ImportProgress
 from storage_proxy.imports.reuse import Reuse
 from storage_proxy.registries.base import AbstractRegistry
-from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagingArea
+from storage_proxy.storages.base import AbstractStorage, Digests, ImportPlan, PlannedFile, StagingArea
 from storage_proxy.volumes.paths import check_tree
 from storage_proxy.volumes.pool import VolumePool
+
+# Seconds between two looks at a limit while bytes arrive; rarer where a look takes long, so that looking costs a twentieth.
+_LOOK = 2.0
+_LOOKS_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,25 @@ class DownloadStep:
             arrivals.put(file, found, present=file.path in there)
         for path in staged.keys() & {file.path for file in missing}:
             await staging.drop(path)
-        await context.storage(self.step).reserve(sum(file.size for file in missing))
+        storage, task_id = context.storage(self.step), plan.task_id
+        limit = context.step_metadata.get("limit") if storage is archive else None
+        await storage.reserve(sum(file.size for file in missing), task_id=task_id, limit=limit)
+        await until(
+            self._bring(context, registry, progress, arrivals, missing),
+            _room_is_left(storage, task_id, limit),
+        )
+        arrivals.end()
+
+    async def _bring(
+        self,
+        context: ImportStepContext,
+        registry: AbstractRegistry,
+        progress: ImportProgress,
+        arrivals: Arrivals,
+        missing: Sequence[PlannedFile],
+    ) -> None:
+        """Copy what the proxy has already, and fetch the rest."""
+        plan, staging = context.step_metadata["plan"], context.step_metadata["areas"][self.step]
         reuse = Reuse(self.holdings, self.volume_pool, context, staging, progress, arrivals.put)
 
         async def fetch(files: Sequence[PlannedFile]) -> None:
@@ -92,7 +117,6 @@ class DownloadStep:
 
             await together(fetch(now), wait())
             await fetch(left)
-        arrivals.end()
 
     async def _plan(
         self,
@@ -122,3 +146,13 @@ class DownloadStep:
         )
         await staging.save_plan(plan)
         return plan
+
+
+async def _room_is_left(storage: AbstractStorage, task_id: UUID, limit: int | None) -> None:
+    """Hold the import to the limit for as long as it writes: file systems without quotas stop nobody. Raises `QuotaExceeded`."""
+    pause = _LOOK
+    while True:
+        await asyncio.sleep(pause)
+        began = time.monotonic()
+        await storage.insist_on_limit(task_id, limit=limit)
+        pause = max(_LOOK, _LOOKS_SHARE * (time.monotonic() - began))

@@ -103,7 +103,8 @@ class ImportPipeline:
         registry = self.registry(context.registry_name)
 
         if not await self._publishing(context):
-            context.step_metadata["waivers"] = await self.authorizer.insist(context.order.task_id)
+            answer = await self.authorizer.insist(context.order.task_id)
+            context.step_metadata |= {"waivers": answer.waivers, "limit": answer.limit_bytes}
         await progress.enter(download.step)
         await download.prepare(context, registry, progress)
         if not await self._publishing(context):

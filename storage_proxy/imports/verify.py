@@ -71,7 +71,10 @@ class VerifyStep:
                 # Verifiers read what is staged for VERIFY; what is staged for ARCHIVE is only published.
                 destination = plan.path if step is ARCHIVE else None
                 areas[step] = await storage.open_staging(plan.task_id, destination=destination)
-                await storage.reserve(plan.total_bytes)
+                limit = context.step_metadata.get("limit") if step is ARCHIVE else None
+                staged = await areas[step].all_digests(plan.files)  # by an earlier attempt
+                needed = plan.total_bytes - sum(found.size for found in staged.values())
+                await storage.reserve(needed, task_id=plan.task_id, limit=limit)
         return areas
 
     async def _take(

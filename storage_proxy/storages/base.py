@@ -18,11 +18,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from proxy_client import paths
 from proxy_client.errors import BadRequest
 from proxy_client.wire import OnConflict
 
-MANIFEST_FOLDER = ".stowage"
-STAGING_FOLDER = ".staging"
+MANIFEST_FOLDER = paths.MANIFEST_FOLDER
+STAGING_FOLDER = paths.STAGING_FOLDER
 
 PIECE = 8 << 20
 """Bytes; the unit in which an interrupted file is resumed."""
@@ -309,8 +310,19 @@ class AbstractStorage(ABC):
         return None
 
     @abstractmethod
-    async def reserve(self, needed: int) -> None:
-        """Raise `DiskFull` or `QuotaExceeded` if `needed` more bytes find no room now, before a byte is written."""
+    async def reserve(self, needed: int, *, task_id: UUID | None = None, limit: int | None = None) -> None:
+        """Raise `DiskFull` or `QuotaExceeded` if `needed` more bytes find no room now, before a byte is written.
+
+        limit: what the storage may hold, in bytes, besides a limit of its own. Where the storage can, the room is kept
+        for the import `task_id` until its staging area goes; may be repeated.
+        """
+
+    @abstractmethod
+    async def insist_on_limit(self, task_id: UUID, *, limit: int | None = None) -> None:
+        """Raise `QuotaExceeded` if the import does not fit any more: somebody wrote here, or a limit shrank, as in `reserve`.
+
+        Imports that kept their room later do not count.
+        """
 
     @abstractmethod
     async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:

@@ -52,6 +52,7 @@ class ObjectStorage(AbstractStorage):
         self._keys = Keys(section.prefix)
         self._hashed = Hashed()
         self._room = threading.BoundedSemaphore(section.parallel_parts)
+        self._kept: dict[UUID, int] = {}  # bytes that imports of this process need in all, by task
         self.client = S3Client(section, self._what, credentials)
 
     async def aclose(self) -> None:
@@ -138,6 +139,7 @@ class ObjectStorage(AbstractStorage):
         """
 
         def work() -> ObjectStaging:
+            self._kept.pop(task_id, None)
             area = self._area(task_id)
             area.claim()
             return self._staging(area, destination)
@@ -156,16 +158,48 @@ class ObjectStorage(AbstractStorage):
             room=self._room,
         )
 
-    async def reserve(self, needed: int) -> None:
-        limit = self._section.limit_bytes
-        if limit is None or not needed:
+    async def reserve(self, needed: int, *, task_id: UUID | None = None, limit: int | None = None) -> None:
+        limits = self._limits(limit)
+        if not limits:
             return
-        used = (await self.usage()).used_bytes
-        if used + needed > limit:
+        others, own = await self._used(task_id)
+        if needed and others + own + needed > min(limits):
             raise QuotaExceeded(
-                f"{needed} bytes are needed, and {used} of the {limit} bytes that {self._what} may hold are in use; "
-                "make room or raise its limit"
+                f"{needed} bytes are needed, and {others + own} of the {min(limits)} bytes that {self._what} may hold are "
+                "in use; make room or raise its limit"
             )
+        if task_id is not None:
+            self._kept[task_id] = own + needed
+
+    async def insist_on_limit(self, task_id: UUID, *, limit: int | None = None) -> None:
+        if not (limits := self._limits(limit)):
+            return
+        others, own = await self._used(task_id)
+        # The parts of an upload are no object before it is completed: what was needed tells of them.
+        used = others + max(own, self._kept.get(task_id, 0))
+        if used > min(limits):
+            raise QuotaExceeded(
+                f"{used} bytes are in use or kept for this import, and {self._what} may hold {min(limits)} by now; make "
+                "room or raise its limit"
+            )
+
+    async def _used(self, task_id: UUID | None) -> tuple[int, int]:
+        """Sum up what lies here beside an import's staging area, and its files in it, without Stowage's notes."""
+        area = None if task_id is None else self._keys.area(task_id)
+
+        def work() -> tuple[int, int]:
+            others = own = 0
+            for found in self.client.objects(self._keys.root):
+                if area is not None and found.key.startswith(area):
+                    own += found.size if "/" in found.key.removeprefix(area) else 0
+                else:
+                    others += found.size
+            return others, own
+
+        return await in_thread(work)
+
+    def _limits(self, limit: int | None) -> list[int]:
+        return [each for each in (self._section.limit_bytes, limit) if each is not None]
 
     async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:
         self._check(plan)

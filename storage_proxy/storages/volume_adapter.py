@@ -50,8 +50,11 @@ class VolumeStorageAdapter(AbstractStorage):
     def open_staged(self, task_id: UUID, file: PlannedFile) -> int | None:
         return self._volume.open_staged(self._vfid, task_id, file)
 
-    async def reserve(self, needed: int) -> None:
-        await self._volume.reserve(self._vfid, needed)
+    async def reserve(self, needed: int, *, task_id: UUID | None = None, limit: int | None = None) -> None:  # noqa: ARG002 -- a vfolder's limit is its quota scope's
+        await self._volume.reserve(self._vfid, needed, task_id=task_id)
+
+    async def insist_on_limit(self, task_id: UUID, *, limit: int | None = None) -> None:  # noqa: ARG002 -- as above
+        await self._volume.insist_on_limit(self._vfid, task_id)
 
     async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:
         return await self._volume.present_files(self._vfid, plan)

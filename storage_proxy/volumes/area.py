@@ -24,7 +24,7 @@ from storage_proxy.volumes.journal import Journal
 
 TREE = "tree"
 _OWNER = "owner."
-_PARTS = "parts"
+PARTS = "parts"
 _PLAN = "plan.json"
 _LARGEST_PLAN = 1 << 30  # bytes
 
@@ -50,7 +50,7 @@ class Area:
         with fsio.trusted(self.mount) as mount:
             fsio.make_folders(mount, self.path, fsio.PRIVATE)
         with self.open() as area:
-            fsio.make_folders(area, _PARTS, fsio.PRIVATE)
+            fsio.make_folders(area, PARTS, fsio.PRIVATE)
             self.journal.refresh(area)
 
     def claim(self) -> None:
@@ -147,4 +147,4 @@ class Area:
 
 def part_of(path: str) -> str:
     """Return where the partial file of `path` lies; hashed, since a part may be there before its folders."""
-    return f"{_PARTS}/{hashlib.sha256(path.encode()).hexdigest()}"
+    return f"{PARTS}/{hashlib.sha256(path.encode()).hexdigest()}"

@@ -117,8 +117,12 @@ class AbstractVolume(ABC):
         """As `AbstractStorage.open_staged`."""
 
     @abstractmethod
-    async def reserve(self, vfid: VFolderID, needed: int) -> None:
-        """As `AbstractStorage.reserve`, for the vfolder's quota scope and file system."""
+    async def reserve(self, vfid: VFolderID, needed: int, *, task_id: UUID | None = None) -> None:
+        """As `AbstractStorage.reserve`, for the vfolder's quota scope with its limit, and its file system."""
+
+    @abstractmethod
+    async def insist_on_limit(self, vfid: VFolderID, task_id: UUID) -> None:
+        """As `AbstractStorage.insist_on_limit`, for the limit of the vfolder's quota scope."""
 
     @abstractmethod
     async def present_files(self, vfid: VFolderID, plan: ImportPlan) -> Sequence[ManifestFile]:

@@ -37,7 +37,7 @@ from storage_proxy.volumes.paths import (
 )
 from storage_proxy.volumes.preview import find_models, preview
 from storage_proxy.volumes.publish import Publication, began, published
-from storage_proxy.volumes.quota import Usage, insist_on_space, measure
+from storage_proxy.volumes.quota import Usage, insist_on_limit, insist_on_space, measure, reserve
 from storage_proxy.volumes.staging import DirectoryStaging, stream
 from storage_proxy.volumes.survey import Surveyor, find_destination, read_digests
 from storage_proxy.volumes.threads import in_thread, walk_in_thread
@@ -303,12 +303,32 @@ class Directory(AbstractStorage):
             os.close(fd)
         return None
 
-    async def reserve(self, needed: int) -> None:
-        def work() -> None:
+    async def reserve(self, needed: int, *, task_id: UUID | None = None, limit: int | None = None) -> None:
+        def look() -> None:
             with self._root() as root:
                 insist_on_space(root, needed)
 
-        await _run("looking for room", work)
+        def keep() -> None:
+            with self._root() as root:
+                reserve(root, task_id, needed, limit, self._limit_of)
+
+        await _run("looking for room", look)
+        if limit is not None:
+            with fsio.translated("looking for room"):
+                await walk_in_thread(keep)
+
+    async def insist_on_limit(self, task_id: UUID, *, limit: int | None = None) -> None:
+        def work() -> None:
+            with self._root() as root:
+                insist_on_limit(root, task_id, limit, self._limit_of)
+
+        if limit is not None:
+            with fsio.translated("looking at the limit"):
+                await walk_in_thread(work)
+
+    @property
+    def _limit_of(self) -> str:
+        return f"the limit of {self._place.what}"
 
     async def present_files(self, plan: ImportPlan) -> Sequence[ManifestFile]:
         check_plan(plan)

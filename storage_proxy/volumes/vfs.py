@@ -38,11 +38,12 @@ from storage_proxy.volumes import fsio
 from storage_proxy.volumes.base import AbstractVolume
 from storage_proxy.volumes.directory import Directory, Place
 from storage_proxy.volumes.paths import check_path
-from storage_proxy.volumes.quota import LIMIT_FILE, insist_on_quota, measure, read_limit, write_limit
+from storage_proxy.volumes.quota import insist_on_limit, read_limit, reserve, used_bytes, write_limit
 from storage_proxy.volumes.threads import in_thread, walk_in_thread
 
 T = TypeVar("T")
 
+_THE_QUOTA = "the quota"
 _GROUP = fsio.Modes(file=0o664, folder=0o775)
 
 
@@ -111,7 +112,7 @@ class VFSVolume(AbstractVolume):
                 with fsio.opened(mount, scope.id.hex) as folder:
                     return QuotaScope(
                         quota_scope=scope,
-                        used_bytes=measure(folder, without=LIMIT_FILE).used_bytes,
+                        used_bytes=used_bytes(folder),
                         limit_bytes=read_limit(folder),
                     )
 
@@ -158,15 +159,10 @@ class VFSVolume(AbstractVolume):
 
     async def vfolder_usage(self, vfid: VFolderID) -> VFolderUsage:
         usage = await self._folder(vfid).usage()
-
-        def limit() -> int | None:
-            with self._scope(vfid.quota_scope) as folder:
-                return read_limit(folder)
-
         return VFolderUsage(
             used_bytes=usage.used_bytes,
             file_count=usage.file_count,
-            limit_bytes=await self._run("reading a quota", limit),
+            limit_bytes=await self._limit(vfid),
         )
 
     async def list_files(self, vfid: VFolderID, path: str = "") -> list[VFolderFile]:
@@ -212,14 +208,35 @@ class VFSVolume(AbstractVolume):
     def open_staged(self, vfid: VFolderID, task_id: UUID, file: PlannedFile) -> int | None:
         return self._folder(vfid).open_staged(task_id, file)
 
-    async def reserve(self, vfid: VFolderID, needed: int) -> None:
+    async def reserve(self, vfid: VFolderID, needed: int, *, task_id: UUID | None = None) -> None:
         await self._folder(vfid).reserve(needed)
+        limit = await self._limit(vfid)
 
         def work() -> None:
             with self._scope(vfid.quota_scope) as folder:
-                insist_on_quota(folder, needed)
+                reserve(folder, task_id, needed, limit, _THE_QUOTA)
 
-        await self._run("looking for room in the quota", work)
+        if limit is not None:
+            with fsio.translated("looking for room in the quota"):
+                await walk_in_thread(work)
+
+    async def insist_on_limit(self, vfid: VFolderID, task_id: UUID) -> None:
+        limit = await self._limit(vfid)
+
+        def work() -> None:
+            with self._scope(vfid.quota_scope) as folder:
+                insist_on_limit(folder, task_id, limit, _THE_QUOTA)
+
+        if limit is not None:
+            with fsio.translated("looking at the quota"):
+                await walk_in_thread(work)
+
+    async def _limit(self, vfid: VFolderID) -> int | None:
+        def work() -> int | None:
+            with self._scope(vfid.quota_scope) as folder:
+                return read_limit(folder)
+
+        return await self._run("reading a quota", work)
 
     async def present_files(self, vfid: VFolderID, plan: ImportPlan) -> Sequence[ManifestFile]:
         return await self._folder(vfid).present_files(plan)

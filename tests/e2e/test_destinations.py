@@ -47,6 +47,24 @@ def test_a_model_walks_into_a_vfolder_whole(world: World) -> None:
     assert world.staged(str(task_id)) == []
 
 
+def test_a_projects_folder_stays_writable_for_its_members(world: World) -> None:
+    model, member = world.model(FILES), world.person()
+    made = world.stack.graphql(
+        "mutation ($name: String!) { createProject(input: {name: $name}) { project { id } } }",
+        {"name": f"project of {model.id.replace('/', ' ')}"},
+    )["createProject"]["project"]["id"]
+    world.stack.graphql(
+        "mutation ($i: AddProjectMemberInput!) { addProjectMember(input: $i) { project { id } } }",
+        {"i": {"projectId": made, "userId": member.id}},
+    )
+    folder = world.folder(member, project=made)
+
+    assert world.bring(model, folder, by=member)["status"] == "SUCCEEDED"
+
+    assert folder.digests(f"{model.id}/main") == model.digests
+    assert modes(folder.path) == ({0o664}, {0o775})
+
+
 def test_the_manifest_tells_what_came_and_from_where(world: World) -> None:
     model, folder = world.model(FILES), world.folder()
 

@@ -79,23 +79,3 @@ def test_what_is_ready_to_publish_waits_for_a_manager_that_is_down(site: Site) -
             assert not imported.destination.exists()
         site.insist_on_success(imported)
     assert set(fetched_again(site.hub.downloads()).values()) == {0}
-
-
-REVOCATIONS = {
-    "the requester is put out": "UPDATE users SET status = 'INACTIVE' WHERE id = (SELECT requested_by_id FROM import_tasks WHERE id::text = $1)",
-    "the share is taken back": "DELETE FROM vfolder_permissions WHERE vfolder_id = (SELECT vfolder_id FROM import_tasks WHERE id::text = $1)",
-    "the folder is deleted": "UPDATE vfolders SET status = 'DELETE_PENDING' WHERE id = (SELECT vfolder_id FROM import_tasks WHERE id::text = $1)",
-}
-
-
-@pytest.mark.parametrize("revocation", REVOCATIONS)
-def test_what_is_no_longer_permitted_is_not_published(site: Site, revocation: str) -> None:
-    guest, folder = site.person(), site.folder()
-    site.grant(folder, guest, "READ_WRITE")
-    imported = site.start(FILES, Rule(path="a.bin", stall_after=MIB), folder=folder, by=guest)
-    site.until_stalled()
-
-    site.rows(REVOCATIONS[revocation], imported.task_id)
-    site.hub.clear()
-
-    site.insist_on_failure(imported, "PERMISSION_REVOKED")

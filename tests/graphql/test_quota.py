@@ -78,7 +78,7 @@ async def test_the_artifact_storage_has_a_quota(manager: Manager) -> None:
         "usedBytes": "0",
         "reservedBytes": "0",
         "availableBytes": "599",
-        "enforced": False,
+        "enforced": True,
         "reportedAt": "",
         "user": None,
         "project": None,

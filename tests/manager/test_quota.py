@@ -8,14 +8,25 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from manager.access import authorize_import
 from manager.auth import Caller
 from manager.imports import ImportOptions
-from manager.models import ImportTaskStatus, Project, ProjectMember, Quota, utc_now
+from manager.models import (
+    ArtifactStorage,
+    ArtifactStorageType,
+    ImportTaskStatus,
+    Project,
+    ProjectMember,
+    Quota,
+    StorageNamespace,
+    utc_now,
+)
 from manager.quota import Quotas
 from manager.room import QuotaPlace, QuotaState
 from manager.tasks import lock_tasks
 from proxy_client import errors
 from proxy_client.errors import StowageError
+from tests.manager.stand_in import SECRET
 from tests.manager.test_imports import Statements
 from tests.manager.world import World, commit_of
 
@@ -264,6 +275,42 @@ async def test_the_check_costs_as_many_statements_for_one_as_for_two_hundred(pla
         counts.append(statements.seen)
     assert counts[0] == counts[1]
     assert len(counts[0]) <= 10, counts[0]
+
+
+async def test_any_artifact_storage_and_namespace_has_a_quota(world: World) -> None:
+    buckets = ArtifactStorage(id=uuid4(), type=ArtifactStorageType.OBJECT, proxy="near", name="buckets")
+    await world.add(buckets)
+    await world.add(StorageNamespace(storage_id=buckets.id, namespace="models"))
+    world.near.used |= {"buckets.models": None, "scratch": None}
+    service = quotas(world)
+    names = {"host": None, "user_id": None, "project_id": None}
+    for number, (name, known) in enumerate(
+        {
+            "near:buckets.models": True,
+            "near:scratch": True,
+            "near:buckets.others": False,
+            "near:none": False,
+            "far:buckets.models": False,
+        }.items()
+    ):
+        place = service.place(**names, storage_name=name)
+        if not known:
+            with pytest.raises(errors.NotFound):
+                await service.set_limit(world.admin, place, SIZE)
+            continue
+        await service.set_limit(world.admin, place, SIZE)
+        options = ImportOptions(storage=name)
+        wanted = [await world.make_revision(f"org/of{number}", version) for version in ("a", "b")]
+        with pytest.raises(errors.QuotaExceeded):
+            await world.service().import_revisions(world.admin, wanted, None, options)
+        (found,) = await world.service().import_revisions(world.admin, wanted[:1], None, options)
+        assert found.task is not None
+        header = f"Bearer near-{SECRET}"
+        answer = await authorize_import(world.database, world.settings, found.task.id, header)
+        assert (answer.allowed, answer.limit_bytes) == (True, SIZE)
+    assert service.place(**names, storage_name="archive") == service.place(
+        **names, storage_name="near:archive"
+    )
 
 
 # Limits and reports.

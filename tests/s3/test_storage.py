@@ -398,6 +398,21 @@ async def test_room_is_what_the_setting_allows(s3_server: S3Server) -> None:
             await bucket.storage.reserve(61)
 
 
+async def test_the_limit_that_the_manager_tells_counts_too(bucket: Bucket, storage: ObjectStorage) -> None:
+    await bucket.put({"a": b"x" * 40})
+    await storage.open_staging(TASK)
+    with pytest.raises(QuotaExceeded, match="40 of the 100 bytes"):
+        await storage.reserve(61, task_id=TASK, limit=100)
+    await storage.reserve(60, task_id=TASK, limit=100)
+    await storage.insist_on_limit(TASK, limit=100)
+    with pytest.raises(QuotaExceeded, match="may hold 99 by now"):
+        await storage.insist_on_limit(TASK, limit=99)
+    await bucket.put({"b": b"y"})
+    with pytest.raises(QuotaExceeded, match="101 bytes"):
+        await storage.insist_on_limit(TASK, limit=100)
+    await storage.insist_on_limit(TASK)
+
+
 async def test_a_signed_url_stays_in_its_folder(bucket: Bucket, storage: ObjectStorage) -> None:
     await bucket.put({"a/b c": b"content", "other": b"o"})
     url = await storage.presign("GET", "a", "b c", 60)
