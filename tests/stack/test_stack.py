@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stowage.data_dir import YOURS
+
 ME = "{ me { email role } }"
 
 
@@ -232,6 +234,18 @@ def test_a_part_that_cannot_run_ends_the_start_with_the_end_of_its_log(tmp_path:
     assert ended.returncode == 1
     assert "again and again" in ended.stderr
     assert "proxy.name" in ended.stderr
+    assert below(tmp_path / "data") == set()
+
+
+def test_a_bucket_as_the_storage_of_verify_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    bucket = '[artifact-storages.bucket]\ntype = "s3"\nendpoint = "http://127.0.0.1:1"\nbucket = "models"\n'
+    (tmp_path / "data" / "storage-proxy.toml").write_text(f"{YOURS}\n{bucket}")
+
+    ended = up(tmp_path / "data", "--listen", "127.0.0.1:0", STOWAGE_MANAGER__RESERVOIR__VERIFY="bucket")
+
+    assert ended.returncode == 1
+    assert "STOWAGE_MANAGER__RESERVOIR__VERIFY: bucket is an object storage" in ended.stderr
     assert below(tmp_path / "data") == set()
 
 
