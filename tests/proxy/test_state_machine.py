@@ -5,6 +5,7 @@ Hypothesis thinks of an order. A dictionary knows what has to be visible: the ve
 
 import asyncio
 import itertools
+import os
 import signal
 import time
 from collections.abc import Coroutine
@@ -223,6 +224,6 @@ async def test_what_is_visible_is_what_was_published_last(proxy: Proxy) -> None:
 @pytest.mark.timeout(1500)
 async def test_soak_what_is_visible_is_what_was_published_last(proxy: Proxy) -> None:
     Imports.proxy, Imports.loop = proxy, asyncio.get_running_loop()
-    over = time.monotonic() + 600
+    over = time.monotonic() + float(os.environ.get("STOWAGE_SOAK_SECONDS", "600"))
     while time.monotonic() < over:
         await asyncio.to_thread(run_state_machine_as_test, Imports, settings=some(5, 30))
