@@ -56,6 +56,9 @@ def print_verified(console: Console, verified: Verified, *, judged: bool = True)
     table.add_row("stowage verify, the model", f"{verified.model:.2f}")
     table.add_row("import of the model, its verification included", f"{verified.imported:.2f}")
     table.add_row(f"stowage verify, {PICKLES} small pickles", f"{verified.pickles:.2f}")
+    table.add_row(
+        f"its memory over {verified.large / _MIB:,.0f} MiB of pickle, MiB", f"{verified.memory:.0f}"
+    )
     console.print(table)
     if judged:
         print_bars(console, verified.bars)

@@ -1,5 +1,6 @@
-"""What the verifiers cost: beside the import that they are part of, and over many small pickles."""
+"""What the verifiers cost: beside the import that they are part of, over many small pickles, and in memory over a large one."""
 
+import os
 import pickle
 import random
 import shutil
@@ -21,6 +22,9 @@ from benchmarks.sources import serve
 PICKLES = 1000
 _MOST_SHARE = 0.05
 _MOST_SECONDS = 2.0
+_MOST_MIB = 256
+_MIB = 1 << 20
+_VALUE = 1 << 20  # bytes of each value in the large pickle
 
 
 class VerificationFailed(Exception):
@@ -30,7 +34,8 @@ class VerificationFailed(Exception):
 @dataclass(frozen=True)
 class Verified:
     """Medians in seconds. start: `stowage verify` of one file of two bytes. model: of one of `size` bytes in 8 safetensors
-    files; imported: the whole import of that model. pickles: `stowage verify` of 1,000 small pickles.
+    files; imported: the whole import of that model. pickles: `stowage verify` of 1,000 small pickles. memory: MiB that the
+    largest process of `stowage verify` had over one pickle of `large` bytes.
     """
 
     size: int
@@ -38,6 +43,8 @@ class Verified:
     model: float
     imported: float
     pickles: float
+    large: int
+    memory: float
 
     @property
     def bars(self) -> list[Bar]:
@@ -45,6 +52,7 @@ class Verified:
         return [
             Bar("verifiers' share of an import", (self.model - self.start) / self.imported, _MOST_SHARE),
             Bar(f"stowage verify of {PICKLES} pickles, s", self.pickles, _MOST_SECONDS),
+            Bar(f"memory of verifying a pickle of {self.large / _MIB:,.0f} MiB, MiB", self.memory, _MOST_MIB),
         ]
 
 
@@ -58,6 +66,8 @@ def measure(directory: Path, *, rounds: int, quick: bool, say: Callable[[str], N
     least.mkdir(parents=True)
     (least / "config.json").write_text("{}")
     _make_pickles(pickles)
+    large = content / "large"
+    size = _make_large_pickle(large, values=64 if quick else 2048)
     took: dict[str, list[float]] = {"start": [], "model": [], "imported": [], "pickles": []}
     try:
         with (
@@ -73,9 +83,11 @@ def measure(directory: Path, *, rounds: int, quick: bool, say: Callable[[str], N
                 took["imported"].append(running.measure(model, revision_id).seconds)
                 for name, place in (("start", least), ("model", model.directory), ("pickles", pickles)):
                     took[name].append(_verify(place))
+        memory = _memory(large)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Verified(model.size, **{name: statistics.median(seconds) for name, seconds in took.items()})
+    medians = {name: statistics.median(seconds) for name, seconds in took.items()}
+    return Verified(model.size, **medians, large=size, memory=memory)
 
 
 def _verify(place: Path) -> float:
@@ -87,6 +99,32 @@ def _verify(place: Path) -> float:
     if done.returncode:
         raise VerificationFailed(f"stowage verify ended with {done.returncode}: {done.stdout[-1000:]}")
     return seconds
+
+
+def _memory(place: Path) -> float:
+    """Return the MiB of the largest process of `stowage verify`, those in which it parses files included."""
+    command = [sys.executable, "-m", "stowage", "verify", str(place)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        _, status, used = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise VerificationFailed(f"stowage verify ended with {running.returncode}")
+    return used.ru_maxrss / 1024
+
+
+def _make_large_pickle(directory: Path, *, values: int) -> int:
+    """Write one pickle of large values, as a state dictionary of arrays is; return its bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    value = b"B" + _VALUE.to_bytes(4, "little") + random.Random(values).randbytes(_VALUE)  # noqa: S311 -- as below
+    place = directory / "large.pkl"
+    size = 4 + values * len(value) + 2
+    if not place.exists() or place.stat().st_size != size:
+        with place.open("wb") as opened:
+            opened.write(b"\x80\x03](")
+            for _ in range(values):
+                opened.write(value)
+            opened.write(b"e.")
+    return size
 
 
 def _make_pickles(directory: Path) -> None:
