@@ -6,6 +6,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import httpx
+import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from proxy_client.errors import StowageError, Unavailable, error_for
@@ -251,6 +252,8 @@ class StorageProxyClient:
         request_id: str | None = None,
         timeout: float = ANSWER_TIMEOUT,  # noqa: ASYNC109 -- httpx bounds each read, not the whole
     ) -> bytes:
+        # What the log is bound to: what the proxy logs of it is found by the id that the manager's client was told.
+        request_id = request_id or structlog.contextvars.get_contextvars().get("request_id")
         headers = {REQUEST_ID_HEADER: request_id} if request_id else {}
         content = None
         if body is not None:

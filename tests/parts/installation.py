@@ -102,15 +102,15 @@ path = "{name}/archive"
         files = [word for name in self.proxies for word in ("--proxy", str(self.config(name)))]
         return self._spawn("migrate", "migrate", "--manager", str(self.config("manager")), *files)
 
-    def start(self, name: str, part: str, config: str) -> None:
-        """Start one part, known by a name of its own from then on."""
-        self.processes[name] = self._spawn(name, part, "--config", str(self.config(config)))
+    def start(self, name: str, part: str, config: str, **variables: str) -> None:
+        """Start one part, known by a name of its own from then on; `variables` are in its environment."""
+        self.processes[name] = self._spawn(name, part, "--config", str(self.config(config)), **variables)
 
-    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "stowage", *arguments],
-                env=environment() | {"STOWAGE_ADMIN_TOKEN_FILE": str(self.directory / "token")},
+                env=environment() | variables | {"STOWAGE_ADMIN_TOKEN_FILE": str(self.directory / "token")},
                 # Relative paths are relative to the files, wherever a part is started.
                 cwd="/",
                 stdin=subprocess.DEVNULL,
