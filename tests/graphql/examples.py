@@ -1,5 +1,6 @@
 """The examples of docs/graphql.md, in their order, and how what one answers becomes what later ones are asked with."""
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,15 +28,8 @@ def name_of(document: str) -> str:
 
 EXAMPLES = {name_of(each): each for each in re.findall(r"```graphql\n(.*?)```", TEXT, re.DOTALL)}
 
-# The rest is executed by tests/e2e/test_examples.py.
-BY_STAND_IN = (
-    "Approve",
-    "CreateRegistry",
-    "CreateStorage",
-    "CreateNamespace",
-    "ImportIntoStorage",
-    "Presign",
-)
+# They need an object storage.
+STORED = ("CreateStorage", "CreateNamespace", "ImportIntoStorage", "Presign")
 
 _LEARNT: Mapping[str, Callable[[Json], Json]] = {
     "FirstPage": lambda data: {"cursor": data["artifactRevisions"]["pageInfo"]["endCursor"]},
@@ -44,9 +38,14 @@ _LEARNT: Mapping[str, Callable[[Json], Json]] = {
     },
     "CreateFolder": lambda data: {"folder": data["createVfolder"]["vfolder"]["id"]},
     "Import": lambda data: {"task": data["importArtifacts"]["tasks"][0]["taskId"]},
+    "CreateStorage": lambda data: {"storage": plain(data["createObjectStorage"]["objectStorage"]["id"])},
     "ImportIntoStorage": lambda data: {"task": data["importArtifacts"]["tasks"][0]["taskId"]},
     "Invitations": lambda data: {"invitation": data["vfolderInvitations"]["edges"][0]["node"]["id"]},
 }
+
+
+def plain(global_id: str) -> str:
+    return base64.b64decode(global_id).decode().partition(":")[2]
 
 
 def variables_of(name: str, known: Json) -> Json:
