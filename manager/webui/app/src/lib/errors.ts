@@ -97,7 +97,7 @@ const REMEDIES: Record<string, Remedy> = {
   DIGEST_MISMATCH: { text: "What arrived is not what the registry states, so nothing of it was kept. Try again.", retry: true },
   VERIFICATION_BLOCKED: { text: "Nothing was published: the files could do harm. The findings below say which and why.", retry: false },
   VERIFICATION_INCOMPLETE: { text: "Not every file could be checked, so nothing was published. The report below says why.", retry: true },
-  REJECTED: { text: "An administrator looked at it and decided against it. Nothing was published.", retry: false },
+  REJECTED: { text: "Nothing was published, and what was staged is removed. Ask an administrator before you try again.", retry: false },
   PERMISSION_REVOKED: { text: "You may no longer write to that folder. Ask its owner, or import into another one.", retry: false },
   ATTEMPTS_EXHAUSTED: { text: "It was begun several times and never came to its end. Tell the operator, or try again.", retry: true },
   UNAVAILABLE: { text: "A part of Stowage did not answer. Try again in a moment.", retry: true },
