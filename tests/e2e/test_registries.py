@@ -1,7 +1,9 @@
 """A registry's own endpoint is used for every call, and its token goes there alone."""
 
+from typing import Any
+
 from tests.e2e.conftest import TOKEN
-from tests.e2e.world import Files, World
+from tests.e2e.world import Files, World, wait_until
 
 FILES: Files = {
     "README.md": b"# A model",
@@ -79,3 +81,40 @@ def test_the_token_goes_to_its_registry_with_every_call_and_to_no_other(world: W
 
     assert {request.headers.get("authorization") for request in world.hub.requests} == {f"Bearer {TOKEN}"}
     assert {request.headers.get("authorization") for request in world.mirror.requests} == {None}
+
+
+# Scans.
+
+
+def test_many_revisions_are_known_at_once_and_described_soon_whoever_dies(world: World) -> None:
+    branches: dict[str, Files] = {f"v{number}": {"weights.bin": 100 + number} for number in range(9)}
+    model = world.model(FILES, branches=branches)
+    scan = """mutation ($model: String!) { scanArtifactModels(input: {models: [{modelId: $model}]}) {
+      artifactRevision { edges { node { id version digest size readme } } } } }"""
+    edges = world.stack.graphql(scan, {"model": model.id})["scanArtifactModels"]["artifactRevision"]["edges"]
+    found = {edge["node"]["version"]: edge["node"] for edge in edges}
+    assert found.keys() == {"main", *branches}
+    assert all(len(node["digest"]) == 40 for node in found.values())
+    assert {(node["size"], node["readme"]) for node in found.values()} == {(None, None)}
+
+    pid = world.stack.kill("manager")
+    wait_until(lambda: world.stack.pids["manager"] != pid, "the manager is not started again")
+    world.stack.wait_ready()
+
+    listed = """query ($model: String!) { artifacts(filter: {name: {equals: $model}}) { edges { node {
+      revisions(first: 100) { edges { node { version size readme digest } } } } } } }"""
+
+    def described() -> dict[str, Any]:
+        (artifact,) = world.stack.graphql(listed, {"model": model.id})["artifacts"]["edges"]
+        nodes = [edge["node"] for edge in artifact["node"]["revisions"]["edges"]]
+        return {node["version"]: node for node in nodes}
+
+    wait_until(lambda: all(node["size"] for node in described().values()), "sizes are not found")
+    now = described()
+    assert now["main"]["readme"] == "# A model"
+    assert {version: int(now[version]["size"]) for version in branches} == {
+        version: 100 + number for number, version in enumerate(branches)
+    }
+    assert {version: node["digest"] for version, node in now.items()} == {
+        version: node["digest"] for version, node in found.items()
+    }
