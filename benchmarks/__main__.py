@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ def main() -> int:
         console.print(f"the benchmark needs these packages: apt-get install {' '.join(missing)}")
         return 1
     found = Measured()
+    # Whoever ends it early has what was measured until then, and no process of it is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         _measure(asked, console, found)
     except (RivalFailed, StackFailed, RequestFailed, VerificationFailed, StowageError) as exc:

@@ -204,9 +204,9 @@ def running(
             process.wait()
 
 
-def wait_for(port: int, log: Path) -> None:
+def wait_for(port: int, log: Path, within: float = _UP_WITHIN) -> None:
     """Return once somebody listens on this port of 127.0.0.1; the program ends with the log's end otherwise."""
-    deadline = time.monotonic() + _UP_WITHIN
+    deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
