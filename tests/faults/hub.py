@@ -186,6 +186,11 @@ class FaultHub:
         """Return the requests for files' bytes, oldest first."""
         return [request for request in self.seen(path) if request.is_download]
 
+    def wait_for_cut(self) -> None:
+        """Wait until the connections of the downloads under way are known to be cut: until then more would count as sent."""
+        held = [request for request in self.downloads() if request.open]
+        self.wait_for(lambda: not any(request.open for request in held))
+
     def sent(self, path: str = "") -> int:
         """Return how many bytes of files were sent."""
         return sum(request.sent for request in self.downloads(path))

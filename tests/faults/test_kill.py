@@ -44,6 +44,7 @@ def test_after_kill_9_of_the_worker_its_successor_resumes_by_range(site: Site) -
     with Witness(imported):
         commit = site.task(imported.task_id)["commit"]
         killed = site.stack.kill("worker")
+        site.hub.wait_for_cut()
         site.hub.clear()
 
         site.insist_on_success(imported)

@@ -105,6 +105,7 @@ async def test_a_download_into_a_bucket_goes_on_by_range(proxy: Proxy) -> None:
     await proxy.until(lambda: proxy.hub.sent("big.bin") >= 11 * MIB)
 
     proxy.kill_worker()
+    await asyncio.to_thread(proxy.hub.wait_for_cut)
     proxy.hub.clear()
     proxy.start_worker()
 
