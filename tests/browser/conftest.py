@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
+from tests.browser.shop import Shop, opened
 from tests.conftest import RunningStack
 
 FLAGS = [
@@ -69,6 +70,13 @@ class Visit:
     def sign_in(self, page: Page, token: str | None = None) -> None:
         page.get_by_label("Token").fill(token or self.stack.token)
         page.get_by_role("button", name="Open").click()
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """The session's stack for the Model Store page."""
+    with opened(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
 
 
 @pytest.fixture
