@@ -94,12 +94,17 @@ class Served:
 
     @asynccontextmanager
     async def opened(
-        self, protocol: str | None = PROTOCOL, headers: dict[str, str] | None = None
+        self, protocol: str | None = PROTOCOL, headers: dict[str, str] | None = None, max_queue: int = 16
     ) -> AsyncIterator[SocketClient]:
-        """Open a connection and say nothing."""
+        """Open a connection and say nothing; it reads `max_queue` messages that nobody asks for, then waits."""
         protocols = [Subprotocol(protocol)] if protocol else None
         async with connect(
-            self.address, subprotocols=protocols, additional_headers=headers, proxy=None
+            self.address,
+            subprotocols=protocols,
+            additional_headers=headers,
+            proxy=None,
+            max_queue=max_queue,
+            max_size=None,
         ) as connection:
             yield SocketClient(connection)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
+from secrets import token_urlsafe
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -190,6 +191,35 @@ async def test_a_slow_follower_gets_the_latest_state_and_slows_nobody(manager: M
     await report(manager, task.id, 6, "succeeded")
     for follower in (slow, quick):
         assert [row.files_done async for row in follower] == [6]
+
+
+async def test_a_subscriber_that_reads_nothing_costs_nobody_and_misses_only_what_is_past(
+    served: Served,
+) -> None:
+    manager = served.manager
+    # Several changes fill every buffer between the two, and do not shrink under way.
+    revision = await manager.revision(await manager.artifact(), readme=token_urlsafe(3_000_000))
+    task = await a_task(manager, manager.admin, revision, None)
+    query = (
+        "subscription($t: ID!) { importTaskUpdated(taskId: $t) { filesDone artifactRevision { readme } } }"
+    )
+    changes_of_now = 12
+    async with served.opened(max_queue=1) as slow, served.signed_in() as quick:
+        await slow.init({"token": manager.admin.token})
+        await slow.subscribe("a", query, t=str(task.id))
+        await quick.subscribe("a", WATCH, task=str(task.id))
+        assert await quick.next("a") == update_of("PENDING", 0)
+        for sequence in range(1, changes_of_now + 1):
+            await report(manager, task.id, sequence)
+            assert await quick.next("a") == update_of("RUNNING", sequence)
+        await report(manager, task.id, changes_of_now + 1, "succeeded")
+        assert await quick.next("a") == update_of("SUCCEEDED", changes_of_now + 1)
+        seen = []
+        while (message := await slow.message("a"))["type"] == "next":
+            seen.append(message["payload"]["data"]["importTaskUpdated"]["filesDone"])
+    assert seen == sorted(seen)
+    assert seen[-1] == changes_of_now + 1
+    assert len(seen) < changes_of_now, "all was kept for it"
 
 
 async def test_a_lost_listener_is_replaced_and_what_it_missed_is_told(
