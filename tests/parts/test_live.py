@@ -43,12 +43,11 @@ class Tap:
         self._ports = (port, to)
         self.asked = 0
         self.open = 0
-        self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
-        self._end = asyncio.Event()
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         async with await asyncio.start_server(self._forward, "127.0.0.1", self._ports[0]):
             self._started.set()
             await self._end.wait()
@@ -265,3 +264,13 @@ def test_a_fault_of_the_inside_is_in_both_logs_by_its_request_id(site: Pair) -> 
 
 def records(log: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
+def test_the_logs_of_an_import_have_the_request_that_asked_for_it(
+    site: Pair, hub: FaultHub, task: str
+) -> None:
+    hub.clear()
+    site.finished(task)
+    (row,) = site.rows("SELECT request_id FROM import_tasks WHERE id::text = $1", task)
+    for part in ("manager", "worker"):
+        assert [line for line in records(site.log(part)) if line.get("request_id") == row["request_id"]], part
