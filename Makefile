@@ -1,6 +1,6 @@
 # make run    set up, start everything, import one sample model into a folder and stay up (MODEL=org/name for another)
 # make test   set up and pass every test
-# The rest: install, up, check, lint fixes (fmt), docs, web, web-test, compose-test, bench, soak, lock, clean.
+# The rest: install, up, check, lint fixes (fmt), docs, web, web-test, screenshots, compose-test, bench, soak, lock, clean.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -8,7 +8,7 @@ MODEL  ?= $(if $(HF_ENDPOINT),hf-internal-testing/tiny-random-gpt2,sample/tiny-b
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser swift codegen web web-test
+.PHONY: help install install-dev run up check fmt docs test compose-test bench soak lock clean browser swift codegen web web-test screenshots
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -90,6 +90,10 @@ web-test:
 	elif ! $(MAKE) --no-print-directory $(WEB)/node_modules/.package-lock.json; then why="its packages could not be fetched"; \
 	else cd $(WEB) && exec npm test; fi; \
 	if [ -n "$$CI" ]; then echo "web-test: $$why"; exit 1; else echo "web-test: skipped, $$why"; fi
+
+# Pictures of every view of the Model Store page, for README and docs.
+screenshots: install-dev browser
+	$(BIN)/python -m tests.browser.screenshots docs/images
 
 # Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
 test: install-dev browser swift codegen web-test

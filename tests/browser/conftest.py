@@ -19,6 +19,11 @@ FLAGS = [
 ]
 
 
+def chromium() -> str | None:
+    """Find Debian's Chromium, or the one that STOWAGE_CHROMIUM names."""
+    return os.environ.get("STOWAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, or the one that STOWAGE_CHROMIUM names.
@@ -26,9 +31,7 @@ def browser() -> Iterator[Browser]:
     A module's, not the session's: Playwright keeps an event loop running in this thread for as long, and no test
     could run another one.
     """
-    binary = (
-        os.environ.get("STOWAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    )
+    binary = chromium()
     if binary is None:
         why = "no chromium here: apt-get install chromium, or name one by STOWAGE_CHROMIUM"
         if os.environ.get("CI"):
