@@ -64,7 +64,7 @@ def fill(shop: Shop) -> tuple[Person, str, str]:
 @contextmanager
 def running(shop: Shop, folder: str) -> Iterator[str]:
     """Have an import run for as long as it is looked at."""
-    with shop.slow("aurora/glow-large", 400_000):
+    with shop.slow("aurora/glow-large", 120_000):
         task = shop.begin(shop.admin, "aurora/glow-large", folder)
         shop.hub.wait_for(lambda: shop.hub.sent("aurora/glow-large") > 2_000_000, 120)
         yield task
