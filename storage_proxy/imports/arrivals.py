@@ -30,7 +30,15 @@ class Arrivals:
         """Say that no more come."""
         self._queue.put_nowait(None)
 
-    async def __aiter__(self) -> AsyncIterator[Arrival]:
+    async def batches(self, most: int, most_bytes: int) -> AsyncIterator[list[Arrival]]:
+        """Yield what has arrived: one file at least, at most `most`, and none more from so many bytes on."""
         while (arrival := await self._queue.get()) is not None:
-            yield arrival
-        self._queue.put_nowait(None)  # for whoever else takes from here
+            batch, size = [arrival], arrival.file.size
+            while len(batch) < most and size < most_bytes and not self._queue.empty():
+                if (arrival := self._queue.get_nowait()) is None:
+                    self.end()
+                    break
+                batch.append(arrival)
+                size += arrival.file.size
+            yield batch
+        self.end()  # for whoever else takes from here

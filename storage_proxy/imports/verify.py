@@ -17,12 +17,14 @@ from storage_proxy.imports.progress import ImportProgress
 from storage_proxy.imports.relay import between, relay, relay_visible
 from storage_proxy.storages.base import Digests, ImportPlan, ManifestFile, PlannedFile, StagingArea
 from storage_proxy.verifiers.base import StagedFile
+from storage_proxy.verifiers.sandbox import MOST_BYTES
 from storage_proxy.verifiers.verification import Verification
+from storage_proxy.verifiers.worker import MOST_FILES
 from storage_proxy.volumes.paths import join
 from storage_proxy.volumes.threads import in_thread, stop_point
 
 _PIECE = 1 << 20  # bytes
-_WIDTH = 4  # files that are looked at or copied side by side
+_WIDTH = 4  # files, or batches of small ones, that are looked at or copied side by side
 DOWNLOAD, VERIFY, ARCHIVE = ArtifactStorageImportStep
 
 Verifications = Callable[[str, Sequence[PlannedFile], Sequence[Waiver]], Verification]
@@ -52,8 +54,8 @@ class VerifyStep:
         areas = await self._areas(context)
 
         async def take(_: int) -> None:
-            async for arrival in arrivals:
-                await self._take(context, areas, arrival)
+            async for batch in arrivals.batches(MOST_FILES, MOST_BYTES):
+                await self._take(context, areas, batch)
 
         await side_by_side(take, range(_WIDTH), width=_WIDTH)
 
@@ -81,20 +83,34 @@ class VerifyStep:
         self,
         context: ImportStepContext,
         areas: dict[ArtifactStorageImportStep, StagingArea],
-        arrival: Arrival,
+        arrivals: Sequence[Arrival],
     ) -> None:
-        file, verification = arrival.file, context.step_metadata["verification"]
+        prepared = [await self._prepare(context, areas, arrival) for arrival in arrivals]
+        await context.step_metadata["verification"].files([staged for staged, _ in prepared])
+        for arrival, (_, digests) in zip(arrivals, prepared, strict=True):
+            if arrival.present:
+                continue
+            file = arrival.file
+            await self._bring(context, areas, VERIFY, ARCHIVE, file)
+            self._digests[file.path] = digests
+            self._staged[file.path] = ManifestFile(path=file.path, size=file.size, sha256=digests.sha256)
+
+    async def _prepare(
+        self,
+        context: ImportStepContext,
+        areas: dict[ArtifactStorageImportStep, StagingArea],
+        arrival: Arrival,
+    ) -> tuple[StagedFile, Digests]:
+        """Have the file where the verifiers can read it."""
+        file, digests = arrival.file, arrival.digests
         if arrival.present:
             opener = await self._present(context, areas, file)
-            await verification.file(StagedFile(file.path, file.size, arrival.digests, opener))
-            return
-        await self._bring(context, areas, DOWNLOAD, VERIFY, file)
-        opener = partial(_open_staged, areas[VERIFY], file.path)
-        digests = arrival.digests if self.approved is None else await in_thread(_hashed, file, opener)
-        await verification.file(StagedFile(file.path, file.size, digests, opener))
-        await self._bring(context, areas, VERIFY, ARCHIVE, file)
-        self._digests[file.path] = digests
-        self._staged[file.path] = ManifestFile(path=file.path, size=file.size, sha256=digests.sha256)
+        else:
+            await self._bring(context, areas, DOWNLOAD, VERIFY, file)
+            opener = partial(_open_staged, areas[VERIFY], file.path)
+            if self.approved is not None:
+                digests = await in_thread(_hashed, file, opener)
+        return StagedFile(file.path, file.size, digests, opener), digests
 
     @staticmethod
     async def _bring(

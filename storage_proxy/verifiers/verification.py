@@ -45,7 +45,7 @@ class _Record:
 
 
 class Verification:
-    """Runs the verifiers over one import: `file` for each file, several at once, then `conclude` once."""
+    """Runs the verifiers over one import: `files` for all of them, some at a time, then `conclude` once."""
 
     def __init__(
         self,
@@ -73,19 +73,20 @@ class Verification:
         self.relied_on: frozenset[UUID] = frozenset()
         """The waivers without which the report would say something else; known when there is one."""
 
-    async def file(self, file: StagedFile) -> None:
-        """Examine one file of the plan, which is whole. Given again, it is examined again.
+    async def files(self, files: Sequence[StagedFile]) -> None:
+        """Examine files of the plan, which are whole. One that is given again is examined again.
 
-        Raises nothing that a verifier does wrong; `KeyError` for a file that the plan does not have.
+        Many small ones at a time cost much less than one after the other. Raises nothing that a verifier does wrong;
+        `KeyError` for a file that the plan does not have.
         """
-        self._files[self._planned[file.path].path] = file
+        self._files |= {self._planned[file.path].path: file for file in files}
         await asyncio.gather(
             *(
-                self._examine_file(record, record.verifier, file)
+                self._examine_files(record, record.verifier, files)
                 for record in self._records
                 if isinstance(record.verifier, FileVerifier)
             ),
-            self._examine_sandboxed(file),
+            self._examine_sandboxed(files),
         )
 
     async def conclude(self) -> VerificationReport:
@@ -107,6 +108,12 @@ class Verification:
             ],
         )
 
+    async def _examine_files(
+        self, record: _Record, verifier: FileVerifier, files: Sequence[StagedFile]
+    ) -> None:
+        for file in files:
+            await self._examine_file(record, verifier, file)
+
     async def _examine_file(self, record: _Record, verifier: FileVerifier, file: StagedFile) -> None:
         started = time.monotonic()
         try:
@@ -117,7 +124,7 @@ class Verification:
         record.answers[file.path] = answer
         record.seconds += time.monotonic() - started
 
-    async def _examine_sandboxed(self, file: StagedFile) -> None:
+    async def _examine_sandboxed(self, files: Sequence[StagedFile]) -> None:
         chosen = [
             (record, record.verifier)
             for record in self._records
@@ -126,12 +133,13 @@ class Verification:
         if not chosen:
             return
         if self._sandbox is None:
-            answers = [Answer(error="there is no worker process") for _ in chosen]
+            found = [[Answer(error="there is no worker process") for _ in chosen] for _ in files]
         else:
-            answers = await self._sandbox.examine([verifier for _, verifier in chosen], file, self._policy)
-        for (record, _), answer in zip(chosen, answers, strict=True):
-            record.answers[file.path] = answer
-            record.seconds += answer.seconds
+            found = await self._sandbox.examine([verifier for _, verifier in chosen], files, self._policy)
+        for file, answers in zip(files, found, strict=True):
+            for (record, _), answer in zip(chosen, answers, strict=True):
+                record.answers[file.path] = answer
+                record.seconds += answer.seconds
 
     async def _examine_tree(self, record: _Record, verifier: TreeVerifier) -> None:
         record.started_at, started = datetime.now(UTC), time.monotonic()

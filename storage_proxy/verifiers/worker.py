@@ -1,64 +1,104 @@
 """The worker process of a `Sandbox`: takes open files from a socket, runs verifiers over them, answers."""
 
+import gc
 import importlib
 import json
+import logging
 import os
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+import time
 from typing import Any
 
 from storage_proxy.verifiers.base import FileResult, SandboxedVerifier
 from storage_proxy.verifiers.confinement import allow_cpu, confine
 from storage_proxy.verifiers.policy import Policy
 
+MOST_FILES = 32
+"""Files that this process is handed at once; it may have 64 descriptors open."""
+PAUSE = 0.1
+"""Seconds; an answer that comes later than so long after the last ring rings at once."""
+_MOST_SILENT = 64 << 10  # bytes that wait unread without a ring; a socket holds more
+_COST = 1 << 10  # bytes that a socket needs beside each answer
 _LENGTH = struct.Struct("!I")
+_COLLECT = (
+    20_000  # objects from one look for rubbish to the next: opcodes and findings are many and make no circles
+)
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the first argument until it is closed."""
-    descriptor, memory, parent = map(int, sys.argv[1:])
+    """Serve the sockets whose descriptors are the first arguments, until the first is closed: requests and rings, answers."""
+    descriptor, answering, memory, parent = map(int, sys.argv[1:])
     confine(memory, parent)
+    gc.set_threshold(_COLLECT)
+    logging.disable()  # nobody reads what a scanner has to say beside its answer
     verifiers: dict[str, SandboxedVerifier] = {}
-    policies: dict[str, Policy] = {}
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=descriptor) as connection, socket.socket(fileno=answering) as answers:
+        connection.sendall(b"\0")
         while True:
-            mark, files, _flags, _address = socket.recv_fds(connection, 1, 1)
+            mark, files, _flags, _address = socket.recv_fds(connection, 1, MOST_FILES)
             if not mark:
                 return
             request = json.loads(_receive(connection, _LENGTH.unpack(_receive(connection, _LENGTH.size))[0]))
-            key = json.dumps(request["policy"], sort_keys=True)
-            if key not in policies:
-                policies.clear()
-                policies[key] = Policy.model_validate(request["policy"])
-            try:
-                for chosen in request["verifiers"]:
-                    os.lseek(files[0], 0, os.SEEK_SET)
-                    answer = _run(chosen, verifiers, files[0], request, policies[key])
-                    body = json.dumps(answer).encode()
-                    connection.sendall(_LENGTH.pack(len(body)) + body)
-            finally:
-                os.close(files[0])
+            policy = Policy.model_validate(request["policy"])
+            outlet = _Outlet(connection, answers)
+            done = request["done"]
+            for file, (path, size) in zip(files, request["files"], strict=True):
+                for chosen in request["verifiers"][done:]:
+                    os.lseek(file, 0, os.SEEK_SET)
+                    outlet.put(_run(chosen, verifiers, file, path, size, policy))
+                os.close(file)
+                done = 0
+            outlet.ring()
+
+
+class _Outlet:
+    """Where answers go. Each is on its way at once, and stays if this process ends; who waits is woken for several together."""
+
+    def __init__(self, bell: socket.socket, answers: socket.socket) -> None:
+        self._bell = bell
+        self._answers = answers
+        self._rang = time.monotonic()
+        self._silent = 0
+
+    def put(self, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self._silent += len(body) + _COST
+        if self._silent > _MOST_SILENT:
+            # Its length first, so that who is woken waits for the rest, which may not fit.
+            self._answers.sendall(_LENGTH.pack(len(body)))
+            self.ring()
+            self._answers.sendall(body)
+        else:
+            self._answers.sendall(_LENGTH.pack(len(body)) + body)
+            if time.monotonic() - self._rang >= PAUSE:
+                self.ring()
+
+    def ring(self) -> None:
+        self._bell.sendall(b"\0")
+        self._rang, self._silent = time.monotonic(), 0
 
 
 def _run(
     chosen: list[Any],
     verifiers: dict[str, SandboxedVerifier],
     descriptor: int,
-    request: Mapping[str, Any],
+    path: str,
+    size: int,
     policy: Policy,
 ) -> dict[str, Any]:
     module, name, arguments = chosen
     allow_cpu(policy.limits.seconds)
+    started = time.monotonic()
     try:
         if (key := json.dumps(chosen)) not in verifiers:
             verifiers[key] = getattr(importlib.import_module(module), name)(**arguments)
         with open(descriptor, "rb", closefd=False) as stream:
-            result = verifiers[key].examine(request["path"], stream, request["size"], policy)
-        return _answer(result)
+            answer = _answer(verifiers[key].examine(path, stream, size, policy))
     except Exception as exc:  # noqa: BLE001 -- a verifier's run over one file ends here; its failure is never a pass
-        return {"error": type(exc).__name__}
+        answer = {"error": type(exc).__name__}
+    return answer | {"seconds": time.monotonic() - started}
 
 
 def _answer(result: FileResult) -> dict[str, Any]:

@@ -30,7 +30,6 @@ app = typer.Typer(rich_markup_mode=None)
 STATUSES = {"clean": 0, "blocked": 1, "flagged": 2, "incomplete": 3}
 _STYLES = {"clean": "bold green", "blocked": "bold red"}
 _GRAVEST_FIRST = {"block": 0, "flag": 1, "note": 2}
-_SIDE_BY_SIDE = 8  # files on their way to the worker processes
 
 
 @app.command(
@@ -96,8 +95,7 @@ def _open(place: Path) -> BinaryIO:
 
 
 async def _verify(places: dict[str, Path], sizes: dict[str, int]) -> "VerificationReport":
-    from storage_proxy.concurrency import side_by_side  # noqa: PLC0415 -- no other command needs the verifiers
-    from storage_proxy.storages.base import PlannedFile  # noqa: PLC0415 -- as above
+    from storage_proxy.storages.base import PlannedFile  # noqa: PLC0415 -- no other command needs the verifiers
     from storage_proxy.verifiers.base import StagedFile  # noqa: PLC0415 -- as above
     from storage_proxy.verifiers.policy import Policy  # noqa: PLC0415 -- as above
     from storage_proxy.verifiers.sandbox import Sandbox  # noqa: PLC0415 -- as above
@@ -111,11 +109,9 @@ async def _verify(places: dict[str, Path], sizes: dict[str, int]) -> "Verificati
             suite.verifiers, Policy(), planned, optional=suite.optional, sandbox=sandbox
         )
 
-        async def examine(file: PlannedFile) -> None:
-            opener = partial(_open, places[file.path])
-            await verification.file(StagedFile(file.path, file.size, None, opener))
-
-        await side_by_side(examine, planned, width=_SIDE_BY_SIDE)
+        await verification.files(
+            [StagedFile(file.path, file.size, None, partial(_open, places[file.path])) for file in planned]
+        )
         return await verification.conclude()
 
 

@@ -1,4 +1,5 @@
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from tests.verifiers.verifiers_of_tests import (
     Dying,
     Greedy,
     Hanging,
+    Obeying,
     Prober,
     Reader,
     finding,
@@ -53,7 +55,7 @@ async def run(
     sandbox: Sandbox | None = None,
 ) -> VerificationReport:
     verification = Verification(verifiers, policy, planned(*paths), optional=optional, sandbox=sandbox)
-    await asyncio.gather(*(verification.file(each) for each in files or [staged()]))
+    await verification.files(files or [staged()])
     return await verification.conclude()
 
 
@@ -120,15 +122,15 @@ async def test_the_gap_of_an_optional_verifier_is_reported() -> None:
 
 async def test_a_file_given_again_counts_with_its_last_bytes() -> None:
     verification = Verification([IntegrityVerifier()], Policy(), planned("a"))
-    await verification.file(staged(digests=Digests(size=7, sha256="wrong")))
-    await verification.file(staged())
+    await verification.files([staged(digests=Digests(size=7, sha256="wrong"))])
+    await verification.files([staged()])
 
     assert (await verification.conclude()).verdict == "clean"
 
 
 async def test_a_file_outside_the_plan_is_refused() -> None:
     with pytest.raises(KeyError):
-        await Verification([], Policy(), planned("a")).file(staged("b"))
+        await Verification([], Policy(), planned("a")).files([staged("b")])
 
 
 async def test_a_report_is_bounded_and_keeps_the_gravest() -> None:
@@ -213,9 +215,39 @@ async def test_one_worker_process_serves_many_files(file: StagedFile) -> None:
         assert len(sandbox._idle) <= 2
 
 
+@pytest.mark.parametrize(
+    ("does", "error"), [("die", "its worker process died"), ("hang", "took too long"), ("talk", None)]
+)
+async def test_what_one_file_does_to_its_worker_process_is_its_own_matter(
+    tmp_path: Path, does: str, error: str | None
+) -> None:
+    paths = [f"{number:03}" for number in range(80)]
+    files = []
+    for path in paths:
+        (tmp_path / path).write_text(does if path == "040" else path)
+        files.append(StagedFile(path, 3, None, partial(open, tmp_path / path, "rb")))
+    verification = Verification(
+        [Reader("before"), Obeying(), Reader("after")],
+        Policy(limits=Limits(seconds=2)),
+        planned(*paths),
+        sandbox=(sandbox := Sandbox(1)),
+    )
+    async with sandbox:
+        await verification.files(files)
+    before, obeying, after = (await verification.conclude()).verifiers
+
+    for reader, word in ((before, "before"), (after, "after")):
+        assert [each.message for each in reader.findings] == [
+            f"{word} 3 {does if path == '040' else path} 4" for path in paths
+        ]
+    assert obeying.error == (error and f"040: {error}")
+    assert obeying.scanned == (79 if error else 80)
+    assert {each.file for each in obeying.findings} == ({"040"} if does == "talk" else set())
+
+
 async def test_a_cancel_ends_the_worker_process(file: StagedFile) -> None:
     async with Sandbox(1) as sandbox:
-        task = asyncio.create_task(sandbox.examine([Hanging()], file, Policy()))
+        task = asyncio.create_task(sandbox.examine([Hanging()], [file], Policy()))
         await asyncio.sleep(0.5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -85,7 +85,7 @@ async def test_rules_match_in_a_limited_process(rules: Path) -> None:
     place.write_bytes(content)
     file = StagedFile("model.bin", len(content), None, lambda: place.open("rb"))
     async with Sandbox(1) as sandbox:
-        (answer,) = await sandbox.examine([YaraVerifier(str(rules))], file, Policy())
+        ((answer,),) = await sandbox.examine([YaraVerifier(str(rules))], [file], Policy())
     assert answer.error is None
     assert answer.result is not None
     assert [found.rule for found in answer.result.findings] == ["Blocking"]

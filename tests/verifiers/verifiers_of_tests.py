@@ -85,6 +85,22 @@ class Hanging(SandboxedVerifier):
         return FileResult()
 
 
+class Obeying(SandboxedVerifier):
+    """Does what the file says: ends its process, never ends, or says more than a socket holds."""
+
+    name, version = "obeying", "1"
+
+    def examine(self, path: str, stream: BinaryIO, size: int, policy: Policy) -> FileResult:  # noqa: ARG002
+        match stream.read():
+            case b"die":
+                os._exit(0)
+            case b"hang":
+                time.sleep(600)
+            case b"talk":
+                return FileResult([finding(path, "note", "x" * 4_000_000)])
+        return FileResult()
+
+
 class Greedy(SandboxedVerifier):
     name, version = "greedy", "1"
 
