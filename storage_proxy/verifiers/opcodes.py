@@ -43,7 +43,7 @@ _LONGEST_FRAME = 1 << 40  # a longer one is no frame: then this is no pickle
 _NO_FRAME = -sys.maxsize  # offsets within a text that its escapes made longer may be below 0
 _MOST_GLOBALS = 2000  # of one pickle
 
-_STOP, _PROTO, _MEMOIZE, _SHORT_BINUNICODE = 0x2E, 0x80, 0x94, 0x8C
+_STOP, _PROTO, _MEMOIZE, _BINPUT, _BINUNICODE, _SHORT_BINUNICODE = 0x2E, 0x80, 0x94, 0x71, 0x58, 0x8C
 
 # A nested pickle that does something has EXT or STACK_GLOBAL in it, or GLOBAL or INST, which take two lines.
 _BY_NUMBER_OR_STACK = re.compile(rb"[\x82-\x84\x93]")
@@ -139,7 +139,7 @@ class Machine:
                 # What lies across an end that no file reaches ends there for C and for Python.
                 self._pickle.torn_frame |= start < frame_end < min(source.offset, start + _LONGEST_FRAME)
 
-    def _hurry(self) -> int:
+    def _hurry(self) -> int:  # noqa: C901 -- one branch for each opcode; a call for each would cost what this saves
         """Do the opcodes that most of a pickle is made of, as long as the piece at hand lasts; returns how many.
 
         They push a number or a short text, or remember it; all others wait for `_one`.
@@ -159,11 +159,19 @@ class Machine:
             elif code == _MEMOIZE and len(stack) > fence:
                 after = at + 1
                 memo.append(stack[-1])
+            elif code == _BINPUT and at + 1 < end and len(stack) > fence:
+                after = at + 2
+                memo.put(buffer[at + 1], stack[-1])
             elif code == _SHORT_BINUNICODE and at + 1 < end:
                 after = at + 2 + buffer[at + 1]
                 if after > end:
                     break
                 stack.append(self._short_text(buffer[at + 2 : after]))
+            elif code == _BINUNICODE and buffer[at + 2 : at + 5] == b"\0\0\0":
+                after = at + 5 + buffer[at + 1]
+                if after > end:
+                    break
+                stack.append(self._short_text(buffer[at + 5 : after]))
             else:
                 break
             at = after
