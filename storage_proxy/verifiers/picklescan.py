@@ -51,6 +51,8 @@ class PicklescanVerifier(SandboxedVerifier):
             count = max(_LEAST, _reach(stream, policy, size))
             stream.seek(0)
             stream = io.BytesIO(stream.read(count))
+        elif size <= _LEAST:
+            stream = io.BytesIO(stream.read(size))  # from which it reads byte by byte in half the time
         try:
             scanned = scan_bytes(stream, path, PurePosixPath(path).suffix, strict=True)
         except Exception as exc:  # noqa: BLE001 -- it raises anything over bytes that are no pickle; it has not looked then
