@@ -4,7 +4,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage_proxy.verifiers.base import FileResult
@@ -133,6 +133,7 @@ headers = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(headers, st.integers(0, 20), st.integers(0, 200))
 def test_any_header_has_a_result(header: dict[str, Any], size: int, cut: int) -> None:
     content = made(header, size)
