@@ -347,7 +347,7 @@ class Transfer:
         """Read on to the file's end, since the registry sends all of it. Raises `_NoRanges` if others are at that file."""
         large = part.large
         with self._lock:
-            if not large.single and large.active > 1:
+            if large.active > 1:
                 raise _NoRanges
             large.single = True
             large.gaps.clear()

@@ -26,7 +26,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultHub]:
     directory = tmp_path_factory.mktemp("hub")
-    make_model(directory, MODEL, {"config.json": b"{}", "weights.bin": SIZE, "onnx/model.onnx": 1000})
+    make_model(directory, MODEL, {"config.json": b"{}", "weights.bin": SIZE, "onnx/part.bin": 1000})
     make_model(directory, MODEL, {"config.json": b"{}"}, branch="v1.0")
     with FaultHub(directory) as hub:
         yield hub
@@ -98,7 +98,7 @@ def test_an_import_into_a_new_folder_is_exact_and_listed(shell: Shell, hub: Faul
     done = shell("import", MODEL, "--to", "walk", "--create")
     assert (done.returncode, done.stderr) == (0, "")
     assert "acme/halting@main: succeeded" in done.stdout
-    assert f"{MODEL}/main/onnx/model.onnx" in done.stdout
+    assert f"{MODEL}/main/onnx/part.bin" in done.stdout
     assert "3 files, 2.0 MiB" in done.stdout
     folder = re.search(r"^folder +walk \((\S+)\)$", done.stdout, re.MULTILINE)
     assert folder
@@ -202,9 +202,9 @@ def test_folders_are_made_listed_and_looked_into(shell: Shell) -> None:
     assert [folder["name"] for folder in shell.json("folder", "list", "--search", "mad")] == ["made"]
     shell("import", MODEL, "--to", made["id"], "--path", "/")
     paths = [file["path"] for file in shell.json("folder", "files", "made")]
-    assert paths == ["config.json", "onnx/model.onnx", "weights.bin"]
+    assert paths == ["config.json", "onnx/part.bin", "weights.bin"]
     flat = [file["path"] for file in shell.json("folder", "files", "made", "--flat", "--path", "onnx")]
-    assert flat == ["onnx/model.onnx"]
+    assert flat == ["onnx/part.bin"]
 
 
 def place_of(shell: Shell, folder_id: str) -> Path:
