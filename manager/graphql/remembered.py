@@ -1,10 +1,11 @@
 """Documents that were asked before, parsed and validated once: that costs more than most of them do."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
-from graphql import DocumentNode, parse
+from graphql import DocumentNode, GraphQLError, parse
 from strawberry.extensions import SchemaExtension
 
 # Together some 64 MB, if somebody fills it with the largest trees that there are for so short texts.
@@ -33,8 +34,10 @@ class RememberedDocuments(SchemaExtension):
         context = self.execution_context
         self._found = None
         if context.query is not None and len(context.query) <= LONGEST_TEXT:
-            self._found = _remembered(context.query, context.parse_options["max_tokens"])
-            context.graphql_document = self._found.document
+            # What does not parse is parsed anew, by whoever tells the client what is wrong with it.
+            with suppress(GraphQLError):
+                self._found = _remembered(context.query, context.parse_options["max_tokens"])
+                context.graphql_document = self._found.document
         yield
 
     def on_validate(self) -> Iterator[None]:
