@@ -82,13 +82,17 @@ def _read(place: Path) -> dict[str, str]:
 
 def _compiled(sources: dict[str, str]) -> Any:
     compiler = yara_x.Compiler()
-    compiler.enable_includes(False)  # noqa: FBT003 -- the library takes it by position
-    for name, source in sources.items():
-        try:
-            compiler.new_namespace(name)
-            compiler.add_source(source, origin=name)
-        except yara_x.CompileError as exc:
-            raise BadRequest(
-                f"yara: {plain(str(exc).splitlines()[0])} ({plain(name)})", field=_FIELD
-            ) from exc
-    return compiler.build()
+    try:
+        compiler.enable_includes(False)  # noqa: FBT003 -- the library takes it by position
+        for name, source in sources.items():
+            try:
+                compiler.new_namespace(name)
+                compiler.add_source(source, origin=name)
+            except yara_x.CompileError as exc:
+                raise BadRequest(
+                    f"yara: {plain(str(exc).splitlines()[0])} ({plain(name)})", field=_FIELD
+                ) from exc
+        return compiler.build()
+    finally:
+        # Only this thread may let go of it, and an error's traceback would hold it until some other thread collects that.
+        del compiler

@@ -60,7 +60,7 @@ async def run(
 
 
 async def report_of(sandbox: Sandbox, file: StagedFile, verifier: AbstractVerifier) -> VerifierReport:
-    report = await run(verifier, files=[file], policy=Policy(limits=Limits(seconds=2)), sandbox=sandbox)
+    report = await run(verifier, files=[file], policy=Policy(limits=Limits(seconds=5)), sandbox=sandbox)
     return report.verifiers[0]
 
 
@@ -186,7 +186,7 @@ async def test_a_verifier_that_fails_leaves_the_others_their_answers(
             verifier,
             Reader("after"),
             files=[file],
-            policy=Policy(limits=Limits(seconds=2)),
+            policy=Policy(limits=Limits(seconds=5)),
             sandbox=sandbox,
         )
 
