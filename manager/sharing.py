@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -73,7 +73,8 @@ class Sharing:
                 )
                 .on_conflict_do_nothing(
                     index_elements=[VFolderInvitation.vfolder_id, VFolderInvitation.email],
-                    index_where=VFolderInvitation.state == VFolderInvitationState.PENDING,
+                    # Not a parameter: PostgreSQL finds no partial index by one once it plans for all values.
+                    index_where=text("state = 'PENDING'"),
                 )
                 .returning(VFolderInvitation)
             )

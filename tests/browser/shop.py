@@ -257,7 +257,12 @@ def barriers(page: Page, *rules: str) -> list[str]:
 def overflows(page: Page) -> list[str]:
     """Return what makes the page wider than its window."""
     found: list[str] = page.evaluate(
-        """() => {
+        """async () => {
+          // A new size of the window reaches styles with the next frames.
+          for (let frame = 0; frame < 30; frame += 1) {
+            await new Promise((next) => requestAnimationFrame(next));
+            if (document.documentElement.scrollWidth <= document.documentElement.clientWidth) break;
+          }
           const root = document.documentElement;
           if (root.scrollWidth <= root.clientWidth) return [];
           return [...document.querySelectorAll('body *')]
