@@ -50,10 +50,8 @@ def without_upload(world: World) -> tuple[Folder, Person]:
     [
         (foreign, "NOT_FOUND"),
         (read_only, "FORBIDDEN"),
-        (
-            with_column("status", "DELETE_PENDING"),
-            "CONFLICT or NOT_FOUND",
-        )(with_column("status", "DELETE_COMPLETE"), "NOT_FOUND"),  # once the manager has removed it,
+        (with_column("status", "DELETE_PENDING"), "CONFLICT or NOT_FOUND"),  # the manager removes it soon
+        (with_column("status", "DELETE_COMPLETE"), "NOT_FOUND"),
         (with_column("status", "PERFORMING"), "CONFLICT"),
         (with_column("unmanaged_path", "/mnt/elsewhere"), "FORBIDDEN"),
         (without_upload, "FORBIDDEN"),
