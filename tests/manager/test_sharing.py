@@ -68,6 +68,15 @@ async def actions(world: World) -> list[str]:
 # What each step gives or takes.
 
 
+async def test_one_connection_takes_many_invitations(world: World) -> None:
+    # PostgreSQL plans a statement for all values after it was asked five times.
+    for number in range(12):
+        await invited(world, email=f"guest{number}@example.org")
+    with pytest.raises(errors.Conflict):
+        await invited(world, email="guest0@example.org")
+    assert await states(world) == ["PENDING"] * 12
+
+
 @pytest.mark.parametrize("permission", VFolderPermission)
 async def test_an_invitation_gives_its_permission_once_it_is_accepted(
     world: World, permission: VFolderPermission
