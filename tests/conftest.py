@@ -26,6 +26,10 @@ from stowage.embedded_postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from tests.s3.server import S3Server
 
+# Hundreds of processes are started: each would compile the sources for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their argument: archives hold times, and every worker must collect the same names."""
@@ -72,9 +76,19 @@ def wait_for(coroutine: Coroutine[Any, Any, None]) -> None:
         pool.submit(asyncio.run, coroutine).result()
 
 
+class _Settling(asyncio.SelectorEventLoop):
+    """Lets connections that were aborted last be closed, which the loop would do in its next round."""
+
+    def close(self) -> None:
+        if not self.is_closed() and not self.is_running():
+            for _ in range(3):
+                self.run_until_complete(asyncio.sleep(0))
+        super().close()
+
+
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": _Settling}
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,8 @@ class Shop:
 
     def model(self, files: dict[str, bytes | int], name: str | None = None) -> str:
         """Put a model at the hub, and scan it; returns its name."""
-        name = name or f"shop/model-{next(_numbers)}"
+        # Padded: no name begins another.
+        name = name or f"shop/model-{next(_numbers):04}"
         make_model(self.hub.directory, name, files)
         self.scan(name)
         return name
@@ -111,7 +112,7 @@ class Shop:
 
     def folder(self, owner: Person, name: str | None = None, usage_mode: str = "MODEL") -> tuple[str, str]:
         """Make a folder; returns its name and its plain id."""
-        name = name or f"folder-{next(_numbers)}"
+        name = name or f"folder-{next(_numbers):04}"
         made = self.stack.graphql(
             """mutation ($input: CreateVFolderInput!) { createVfolder(input: $input) { vfolder { id } } }""",
             {"input": {"name": name, "usageMode": usage_mode}},

@@ -22,6 +22,10 @@ from tests.browser.test_store import ends
 
 # When colours have changed as they should.
 SETTLED = """async () => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  for (let frame = 0; frame < 300 && !dark.matches; frame += 1) {
+    await new Promise((next) => requestAnimationFrame(next));
+  }
   await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   await Promise.all(document.getAnimations().map((each) => each.finished.catch(() => undefined)));
 }"""
@@ -255,8 +259,13 @@ def test_nothing_keeps_people_out_and_nothing_overflows(shop: Shop, browser: Bro
         expect(page.locator(".skeleton")).to_have_count(0)
         assert barriers(page) == [], f"{what} in light"
         page.emulate_media(color_scheme="dark")
-        page.evaluate(SETTLED)
-        found = barriers(page, "color-contrast")
+        # A busy machine paints late what it knows already: what stays is a barrier.
+        for _ in range(3):
+            page.evaluate(SETTLED)
+            found = barriers(page, "color-contrast")
+            if not found:
+                break
+            page.wait_for_timeout(500)
         assert found == [], f"{what} in dark: {found}"
         page.set_viewport_size({"width": 360, "height": 740})
         found = overflows(page)

@@ -21,7 +21,7 @@ BUCKETS = ("bucket", "other-bucket")
 @pytest.fixture(scope="module")
 async def running_proxy(
     request: pytest.FixtureRequest,
-    anyio_backend: str,
+    anyio_backend: object,
     tmp_path_factory: pytest.TempPathFactory,
     postgres_server: PostgresServer,
 ) -> AsyncIterator[Proxy]:
