@@ -99,6 +99,10 @@ class TransferSection(Section):
     )
     backoff_max: Seconds = Field(default=30.0, gt=0, description="Longest pause between retries.")
     retry_after_max: Seconds = Field(default=300.0, gt=0, description="Longest Retry-After that is honoured.")
+    direct_io: bool = Field(
+        default=True,
+        description="Write what is large past the page cache, on ext4 and XFS: faster, and cold for whoever reads it next.",
+    )
 
 
 _LIMITS = Limits()

@@ -65,7 +65,7 @@ class Site:
             per_host=settings.worker.connections_per_host,
             total=lambda: settings.worker.connections // share.workers,
         )
-        engine = Engine(settings.transfer, gate, Buffers(_BUFFERS))
+        engine = Engine(settings.transfer, gate, Buffers(_BUFFERS, aligned=settings.transfer.direct_io))
         suite = settings.verification.load_suite()
         sandbox = settings.verification.open_sandbox()
 

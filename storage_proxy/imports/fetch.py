@@ -33,16 +33,17 @@ from storage_proxy.transfer.gate import Claimant, ConnectionGate
 from storage_proxy.transfer.line import Cut, Line
 from storage_proxy.transfer.width import TICK, Width
 from storage_proxy.verifiers.integrity import mismatch
+from storage_proxy.volumes.direct import ALIGN
 from storage_proxy.volumes.threads import Stopped, stopping_with
 
 log = structlog.get_logger()
 
 _PART = 64 << 20  # bytes of one request, at most
-_FEW, _MANY, _ALONE = (
-    4,
-    8,
-    2,
-)  # connections to begin with: for large files, for small ones, for one large file
+_BEHIND = 4  # full buffers that wait for disk and hash
+# Connections to begin with. One is enough for a fast source, and brings a file in order.
+_FEW = 4  # for large files
+_MANY = 8  # for small ones
+_ALONE = 1  # for one large file
 
 
 @dataclass
@@ -149,6 +150,8 @@ class Transfer:
                 received, waited = self._received, self._waited
             took, looked = now - looked, now
             hungry = idle / (took * threads) if threads else 0.0
+            if self._engine.buffers.taken - threads > _BEHIND:
+                hungry = 0.0  # disk and hash are behind: more connections would only bring more of what waits for them
             self._width.tick(new / took, hungry, self._engine.gate.bound(self._registry.host))
 
     def _man(self) -> None:
@@ -326,7 +329,8 @@ class Transfer:
         missing = writer.missing() if large.single else [(part.at, part.stop)]
         while at < part.stop:
             buffer = self._engine.buffers.take(self._line)
-            view = buffer[: min(SIZE, part.stop - at)]
+            # After a break in the middle of a block: the one after this buffer begins with a block again.
+            view = buffer[: min(SIZE - at % ALIGN, part.stop - at)]
             filled = 0
             try:
                 while filled < len(view):

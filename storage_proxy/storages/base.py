@@ -149,7 +149,8 @@ class StagedWriter(ABC):
     def write(self, offset: int, data: memoryview, release: Callable[[], None] = _nothing) -> None:
         """Write `data`; `release` is called, from any thread, once it may be reused: when the call returns, or later.
 
-        Raises `DiskFull`, `QuotaExceeded`, `ReadOnlyStorage` or `StorageFailure`; then the writer takes nothing more.
+        What begins at a page of memory may be written after the call returned, past the page cache where there is one.
+        An error of that is the next call's. Raises `DiskFull`, `QuotaExceeded`, `ReadOnlyStorage` or `StorageFailure`; then the writer takes nothing more.
         """
 
     @abstractmethod

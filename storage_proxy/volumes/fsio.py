@@ -10,7 +10,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,8 +125,11 @@ def trusted(path: Path) -> Iterator[int]:
 
 @contextmanager
 def parent_of(root: int, path: str) -> Iterator[tuple[int, str]]:
-    """Open the folder that holds `path`; yields it with the last component."""
+    """Open the folder that holds `path`, if that is another one than `root`; yields it with the last component."""
     folder, _, name = path.rpartition("/")
+    if not folder:
+        yield root, name
+        return
     with opened(root, folder) as fd:
         yield fd, name
 
@@ -304,6 +307,11 @@ def write_at(fd: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
+def write_vector(fd: int, views: Sequence[memoryview], offset: int) -> int:
+    """Write buffers one after the other from `offset` on, as far as one call gets; return how far."""
+    return os.pwritev(fd, views, offset)
+
+
 def allocate(fd: int, size: int) -> None:
     """Take the room for `size` bytes now, where the file system can; the file does not grow by it."""
     if size and _libc.fallocate(fd, _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)):
@@ -335,13 +343,14 @@ def copy_range(source: int, target: int, offset: int, size: int) -> None:
         offset += count
 
 
-def append(root: int, path: str, line: bytes, *, durable: bool) -> None:
-    """Append in one piece to a file that is made when it is not there."""
+def append(root: int, path: str, line: bytes, *, durable: bool) -> int:
+    """Append in one piece to a file that is made when it is not there; return how long it is then."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with opened(root, path, flags, PRIVATE.file) as fd:
         write_all(fd, line)
         if durable:
             os.fdatasync(fd)
+        return os.fstat(fd).st_size
 
 
 def fdatasync(fd: int) -> None:

@@ -122,7 +122,15 @@ class Journal:
     def _append(self, area: int, entries: Sequence[dict[str, Any]], *, durable: bool) -> None:
         # The line break in front ends a line that a crash left torn.
         lines = [json.dumps(entry, separators=(",", ":")).encode() for entry in entries]
-        fsio.append(area, JOURNAL, b"\n" + b"\n".join(lines) + b"\n", durable=durable)
+        text = b"\n" + b"\n".join(lines) + b"\n"
+        size = fsio.append(area, JOURNAL, text, durable=durable)
+        with self._lock:
+            # Nobody else appended meanwhile: there is nothing to read.
+            if size == self._read_to + len(text):
+                self._read_to = size
+                for line in lines:
+                    self._apply(line)
+                return
         self.refresh(area)
 
 

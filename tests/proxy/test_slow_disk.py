@@ -20,9 +20,21 @@ GROWTH = 64 * MIB
 
 @contextmanager
 def slow_writes(pid: int, milliseconds: int) -> Iterator[None]:
-    """Let every write into a file take so much longer, for all threads of a process."""
-    inject = f"--inject=pwrite64:delay_enter={milliseconds * 1000}"
-    command = ["strace", "-f", "-o", "/dev/null", "--trace=pwrite64", inject, "-p", str(pid)]
+    """Let every write of a buffer into a file take so much longer, and one of seven buffers seven times as much."""
+    slower = [
+        f"--inject={call}:delay_enter={times * milliseconds * 1000}"
+        for call, times in (("pwrite64", 1), ("pwritev", 7), ("pwritev2", 7))
+    ]
+    command = [
+        "strace",
+        "-f",
+        "-o",
+        "/dev/null",
+        "--trace=pwrite64,pwritev,pwritev2",
+        *slower,
+        "-p",
+        str(pid),
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
         attached = tracer.stderr.readline()

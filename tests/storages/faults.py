@@ -15,6 +15,7 @@ KILLED = 77
 _CHANGES = {"copy_file_range", "fchmod", "fchown", "fdatasync", "fsync", "ftruncate", "link"} | {
     "mkdir",
     "pwrite",
+    "pwritev",
     "rename",
     "rmdir",
     "unlink",

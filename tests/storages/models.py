@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import mmap
 import os
 import stat
 from collections.abc import AsyncIterator, Mapping
@@ -42,11 +43,18 @@ def planned(path: str, data: bytes, *, lfs: bool = True) -> PlannedFile:
     return PlannedFile(path=path, size=len(data), blob_id=digests_of(data).blob_id)
 
 
+def aligned(content: bytes) -> memoryview:
+    """Put bytes into memory that begins with a page, as the buffers of a transfer do."""
+    memory = mmap.mmap(-1, max(1, len(content)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.write(content)
+    return memoryview(memory)[: len(content)]
+
+
 def fill(writer: StagedWriter, data: bytes, step: int = 1 << 20) -> None:
     """Write what is missing, front to back."""
     for start, stop in writer.missing():
         for begin in range(start, stop, step):
-            writer.write(begin, memoryview(data)[begin : min(begin + step, stop)])
+            writer.write(begin, aligned(data[begin : min(begin + step, stop)]))
 
 
 def write(staging: StagingArea, file: PlannedFile, data: bytes) -> Digests:

@@ -20,7 +20,17 @@ from proxy_client.errors import StorageError
 from storage_proxy.volumes import threads, writer
 
 _CALLS = (
-    *("write", "pwrite64", "ftruncate", "fallocate", "copy_file_range", "fsync", "fdatasync"),
+    *(
+        "write",
+        "pwrite64",
+        "pwritev",
+        "pwritev2",
+        "ftruncate",
+        "fallocate",
+        "copy_file_range",
+        "fsync",
+        "fdatasync",
+    ),
     *("rename", "renameat", "renameat2", "mkdir", "mkdirat", "linkat", "unlinkat", "fchmod"),
 )
 _FAILED = 3

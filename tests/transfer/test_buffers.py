@@ -30,7 +30,7 @@ def test_none_is_made_before_it_is_needed_and_none_twice() -> None:
     first = buffers.take(line)
     buffers.give_back(first)
     assert buffers.take(line) is first
-    assert (buffers._left, buffers._idle) == (2, [])
+    assert (buffers._made, buffers.taken) == (1, 1)
 
 
 def test_a_cut_line_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,4 +85,4 @@ def test_many_at_once_get_each_its_own() -> None:
     for thread in threads:
         thread.join(10)
     assert wrong == []
-    until(lambda: buffers._left + len(buffers._idle) == 4)
+    until(lambda: not buffers.taken)
