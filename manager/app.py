@@ -175,7 +175,10 @@ async def _run(
     log.info("manager started")
     if fault := await _reservoir_fault(settings, app.state.proxies):
         log.error("a setting cannot be used", reason=fault)
-    await asyncio.gather(*(_forever(name, run) for name, run in parts.items()))
+    # Not gather: cancelled, it ends with the first part that does and leaves the others at the database.
+    async with asyncio.TaskGroup() as group:
+        for name, run in parts.items():
+            group.create_task(_forever(name, run))
 
 
 async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:

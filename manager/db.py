@@ -1,10 +1,12 @@
 """The manager's connections to PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import CollectionAggregate, Uuid, any_, literal
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import make_url
@@ -17,6 +19,10 @@ from proxy_client.errors import Unavailable
 
 # Appendix A of the PostgreSQL manual: connection exceptions, shutdown and start-up, too many connections.
 _LOST = ("08", "57P0", "53300")
+_AWAY = "the database does not answer; try again in a moment"
+_CONNECT_SECONDS = 5.0
+# How long a use may take to end at the close: its rollback, and asyncpg's word to the server that it was cancelled.
+_END_SECONDS = 5.0
 
 
 def async_url(url: str) -> str:
@@ -33,7 +39,8 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         connect: dict[str, Any] = {
-            "timeout": 5.0,
+            "timeout": _CONNECT_SECONDS,
+            "async_creator_fn": _connect,
             "server_settings": {"timezone": "UTC", "application_name": "stowage-manager"},
         }
         # The values of a statement that fails have no business in a log.
@@ -48,9 +55,21 @@ class Database:
         self._readers = async_sessionmaker(
             self.engine.execution_options(postgresql_readonly=True), expire_on_commit=False
         )
+        self._closing = False
+        self._uses = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
 
     async def close(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections, once they are given back or have had their time; nothing can be opened any more.
+
+        A request that is cancelled ends in tasks that nobody waits for (GraphQL gathers its fields), and what is
+        given back to a pool that is gone stays open.
+        """
+        self._closing = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._unused.wait()
         await self.engine.dispose()
         await self._alone.dispose()
 
@@ -60,23 +79,53 @@ class Database:
 
         Rows stay usable after the commit. Raises `Unavailable` when PostgreSQL does not answer.
         """
-        with translated():
+        with self._use(), translated():
             async with self._writers.begin() as session:
                 yield session
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """Open one read-only transaction; a write in it is an error. Raises `Unavailable` as `begin` does."""
-        with translated():
+        with self._use(), translated():
             async with self._readers() as session:
                 yield session
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection outside the pool in autocommit mode, for what holds it long: locks and listeners."""
-        with translated():
+        with self._use(), translated():
             async with self._alone.connect() as connection:
                 yield connection
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        if self._closing:
+            raise Unavailable(_AWAY)
+        self._uses += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            if not self._uses:
+                self._unused.set()
+
+
+async def _connect(*where: Any, **details: Any) -> asyncpg.Connection:
+    """Open a connection as asyncpg does, but to its end: a cancel closes it then, within the `timeout`.
+
+    Cancelled midway, asyncpg leaves the end of its question about TLS as an error that nobody takes.
+    """
+    opening = asyncio.create_task(asyncpg.connect(*where, **details))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        while not opening.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result().terminate()
+        raise
 
 
 @contextmanager
@@ -85,11 +134,11 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (OSError, PoolTimeout) as exc:
-        raise Unavailable("the database does not answer; try again in a moment") from exc
+        raise Unavailable(_AWAY) from exc
     except DBAPIError as exc:
         state: str = getattr(exc.orig, "sqlstate", None) or ""
         if exc.connection_invalidated or state.startswith(_LOST) or "connection" in str(exc.orig):
-            raise Unavailable("the database does not answer; try again in a moment") from exc
+            raise Unavailable(_AWAY) from exc
         raise
 
 

@@ -53,6 +53,17 @@ async def test_the_start_writes_what_the_settings_speak_of_once(manager: Manager
     assert [row[1:3] for row in await manager.rows(User)] == [("admin@localhost", "ADMIN")]
 
 
+async def test_a_stop_leaves_nothing_running_whenever_it_comes(
+    manager_database_url: str, tmp_path: Path
+) -> None:
+    settings, before = settings_in(tmp_path, manager_database_url), asyncio.all_tasks()
+    for rounds in range(0, 320, 40):  # of the loop, in which the parts open their connections
+        async with started(settings, WireProxy()):
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before, rounds
+
+
 async def test_a_registry_follows_its_settings(manager: Manager) -> None:
     registry = manager.settings.artifact_registries["hub"].model_copy(update={"url": "http://new.invalid"})
     settings = manager.settings.model_copy(update={"artifact_registries": {"hub": registry}})
