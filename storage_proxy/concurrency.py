@@ -59,7 +59,7 @@ async def until(work: Coroutine[Any, Any, None], watch: Coroutine[Any, Any, None
 
 
 async def to_the_end(work: Coroutine[Any, Any, R]) -> R:
-    """Run `work` to its end even if the caller is cancelled meanwhile; the cancel is raised afterwards."""
+    """Run `work` to its end even if the caller is cancelled meanwhile; the cancel is raised afterwards, whatever came of it."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -68,5 +68,7 @@ async def to_the_end(work: Coroutine[Any, Any, R]) -> R:
         except asyncio.CancelledError as exc:
             cancelled = exc
     if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at, so that it is not told of as one that nobody took
         raise cancelled
     return task.result()

@@ -38,6 +38,7 @@ from proxy_client.wire import (
     ImportState,
     VerificationReport,
 )
+from storage_proxy.concurrency import to_the_end
 
 ENTRYPOINT = "import"
 # PostgreSQL going down (57P0x) is an operator intervention, a cut connection one of the others.
@@ -142,9 +143,14 @@ class ImportJobs:
             },
         }
         pool = asyncpg.create_pool(
-            database_url, min_size=0, max_size=connections, max_inactive_connection_lifetime=60.0, **details
+            database_url,
+            min_size=0,
+            max_size=connections,
+            max_inactive_connection_lifetime=60.0,
+            connect=_connect,
+            **details,
         )
-        jobs = cls(await pool, lambda: asyncpg.connect(database_url, **details), schema)
+        jobs = cls(await pool, lambda: _connect(database_url, **details), schema)
         try:
             yield jobs
         finally:
@@ -241,14 +247,22 @@ class ImportJobs:
         """Hear of every change from now on. All listeners share one connection; each is closed by its caller."""
         async with self._listening:
             if self._listener is None:
+                # A caller that is cancelled would leave a connection that nobody closes.
                 with _translated():
-                    listener = await self._connect()
-                    listener.add_termination_listener(self._listener_lost)
-                    await listener.add_listener(self.channel, self._heard)
-                self._listener = listener
+                    await to_the_end(self._open_listener())
             signal = ChangeSignal(self._signals.discard)
             self._signals.add(signal)
         return signal
+
+    async def _open_listener(self) -> None:
+        listener = await self._connect()
+        listener.add_termination_listener(self._listener_lost)
+        try:
+            await listener.add_listener(self.channel, self._heard)
+        except BaseException:
+            listener.terminate()
+            raise
+        self._listener = listener
 
     def _heard(self, *_: object) -> None:
         for signal in self._signals:
@@ -456,6 +470,25 @@ class ChangeSignal:
     def close(self) -> None:
         """Stop hearing."""
         self._forget(self)
+
+
+async def _connect(*where: Any, **details: Any) -> asyncpg.Connection:
+    """Open a connection as asyncpg does, but to its end: a cancel closes it then, within the `timeout`.
+
+    Cancelled midway, asyncpg leaves the end of its question about TLS as an error that nobody takes.
+    """
+    opened: list[asyncpg.Connection] = []
+
+    async def open_it() -> None:
+        opened.append(await asyncpg.connect(*where, **details))
+
+    try:
+        await to_the_end(open_it())
+    except asyncio.CancelledError:
+        for connection in opened:
+            connection.terminate()
+        raise
+    return opened[0]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from proxy_client.errors import Conflict, NotFound, Unavailable
 from proxy_client.wire import Finding, ImportOrder, ImportState, VerificationReport, VerifierReport
 from storage_proxy.imports.approvals import Approvals, covers
 from storage_proxy.imports.jobs import CancelRequested, ImportJobs, LeaseLost
+from tests.cancelling import cancel_early_and_late, insist_on_no_connection
 from tests.conftest import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -394,3 +395,12 @@ async def test_looking_for_what_waited_too_long_wakes_nobody(jobs: ImportJobs, a
     assert await approvals.give_up() == []
     assert not await signal.wait(0.3)
     signal.close()
+
+
+async def test_a_listener_that_is_cancelled_loses_no_connection(proxy_database_url: str) -> None:
+    async def listen() -> None:
+        async with ImportJobs.open(proxy_database_url, SCHEMA) as jobs:
+            (await jobs.listen()).close()
+
+    assert await cancel_early_and_late(listen) > 10
+    await insist_on_no_connection(proxy_database_url)
