@@ -39,6 +39,7 @@ from storage_proxy.volumes.threads import Stopped, stopping_with
 log = structlog.get_logger()
 
 _PART = 64 << 20  # bytes of one request, at most
+_TOGETHER = 16  # small files that are handed on at once
 _BEHIND = 4  # full buffers that wait for disk and hash
 # Connections to begin with. One is enough for a fast source, and brings a file in order.
 _FEW = 4  # for large files
@@ -144,6 +145,7 @@ class Transfer:
             self._man()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), TICK)
+            self._hand_on()
             now = time.monotonic()
             with self._lock:
                 new, idle, threads = self._received - received, self._waited - waited, len(self._threads)
@@ -471,9 +473,10 @@ class Transfer:
         self._progress.file_done()
         with self._lock:
             self._left -= 1
-            waking = not self._done_files
             self._done_files.append((file, found))
-        if waking:  # a wake-up of the event loop costs more than a small file
+            # A wake-up of the event loop costs as much as a small file: those go together, at the latest with the next look.
+            waking = not self._left or len(self._done_files) == _TOGETHER or file.size > SIZE
+        if waking:
             self._loop.call_soon_threadsafe(self._hand_on)
 
     def _hand_on(self) -> None:

@@ -44,10 +44,11 @@ def main() -> None:
             policy = Policy.model_validate(request["policy"])
             outlet = _Outlet(connection, answers)
             done = request["done"]
+            chosen = [(json.dumps(each), *each) for each in request["verifiers"]]
             for file, (path, size) in zip(files, request["files"], strict=True):
-                for chosen in request["verifiers"][done:]:
+                for verifier in chosen[done:]:
                     os.lseek(file, 0, os.SEEK_SET)
-                    outlet.put(_run(chosen, verifiers, file, path, size, policy))
+                    outlet.put(_run(verifier, verifiers, file, path, size, policy))
                 os.close(file)
                 done = 0
             outlet.ring()
@@ -81,18 +82,18 @@ class _Outlet:
 
 
 def _run(
-    chosen: list[Any],
+    chosen: tuple[str, str, str, dict[str, Any]],
     verifiers: dict[str, SandboxedVerifier],
     descriptor: int,
     path: str,
     size: int,
     policy: Policy,
 ) -> dict[str, Any]:
-    module, name, arguments = chosen
+    key, module, name, arguments = chosen
     allow_cpu(policy.limits.seconds)
     started = time.monotonic()
     try:
-        if (key := json.dumps(chosen)) not in verifiers:
+        if key not in verifiers:
             verifiers[key] = getattr(importlib.import_module(module), name)(**arguments)
         with open(descriptor, "rb", closefd=False) as stream:
             answer = _answer(verifiers[key].examine(path, stream, size, policy))

@@ -3,26 +3,36 @@
 import hashlib
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from proxy_client.errors import StorageError
 from storage_proxy.storages.base import Digests, ImportPlan, PlannedFile, StagedWriter, StagingArea
-from storage_proxy.volumes import fsio
+from storage_proxy.volumes import fsio, threads
 from storage_proxy.volumes.area import TREE, Area
 from storage_proxy.volumes.paths import check_path, shown
 from storage_proxy.volumes.threads import in_thread
 from storage_proxy.volumes.writer import DirectoryWriter
 
-# A batch of small files that one round of syncs makes durable.
+# A batch of small files that one round of syncs makes durable; so many may be under way before who writes has to wait.
 _BATCH_FILES = 128
 _BATCH_BYTES = 32 << 20
+_BATCHES = 2
+_SYNCS = 8  # side by side
 
 
 class _Small(NamedTuple):
     path: str
     fd: int
     digests: Digests
+
+
+def _sync(batch: Iterable[_Small]) -> None:
+    for small in batch:
+        fsio.fdatasync(small.fd)
 
 
 class DirectoryStaging(StagingArea):
@@ -34,6 +44,7 @@ class DirectoryStaging(StagingArea):
         self._lock = threading.Lock()
         self._batch: list[_Small] = []
         self._batch_bytes = 0
+        self._durable: deque[Future[None]] = deque()
         self._open_area = -1
 
     def __del__(self) -> None:
@@ -97,8 +108,11 @@ class DirectoryStaging(StagingArea):
             self._batch.append(_Small(file.path, fd, found))
             self._batch_bytes += len(view)
             full = len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES
-            batch = self._take() if full else []
-        self._make_durable(batch)
+            if full:
+                self._durable.append(threads.background.submit(self._make_durable, self._take()))
+            earlier = self._durable.popleft() if len(self._durable) > _BATCHES else None
+        if earlier is not None:
+            earlier.result()
         return found
 
     def _create(self, path: str) -> int:
@@ -131,8 +145,10 @@ class DirectoryStaging(StagingArea):
             with fsio.translated("writing small files"):
                 for small in batch:
                     fsio.start_writing_back(small.fd, 0, small.digests.size)
-                for small in batch:
-                    fsio.fdatasync(small.fd)
+                parts = [threads.syncs.submit(_sync, batch[part::_SYNCS]) for part in range(_SYNCS)]
+                wait(parts)
+                for part in parts:
+                    part.result()
                 finished = [
                     (small.path, fsio.Identity.of(os.fstat(small.fd)), small.digests) for small in batch
                 ]
@@ -143,13 +159,26 @@ class DirectoryStaging(StagingArea):
                 os.close(small.fd)
 
     async def settle(self) -> None:
-        with self._lock:
-            batch = self._take()
+        def work() -> None:
+            with self._lock:
+                batch = self._take()
+            try:
+                self._make_durable(batch)
+            finally:
+                self._settle_earlier()
+
         try:
-            if batch:
-                await in_thread(self._make_durable, batch)
+            await in_thread(work)
         finally:
             self.close()
+
+    def _settle_earlier(self) -> None:
+        """Wait for the batches that are under way; raises the first one's error."""
+        with self._lock:
+            earlier, self._durable = self._durable, deque()
+        wait(earlier)
+        for batch in earlier:
+            batch.result()
 
     async def digests(self, file: PlannedFile) -> Digests | None:
         return (await self.all_digests([file])).get(file.path)
@@ -185,6 +214,8 @@ class DirectoryStaging(StagingArea):
 
     async def discard(self) -> None:
         def work() -> None:
+            with suppress(StorageError):  # what cannot be made durable is about to go
+                self._settle_earlier()
             with self._lock:
                 self._close()
             self._give_back()

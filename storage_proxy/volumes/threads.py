@@ -16,6 +16,10 @@ T = TypeVar("T")
 _pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="files")
 # Counting what a folder of millions of files holds takes minutes; it waits for others of its kind, nothing waits for it.
 _walks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="walks")
+background = ThreadPoolExecutor(max_workers=8, thread_name_prefix="behind")
+"""For what makes written bytes durable behind the back of whoever writes on."""
+syncs = ThreadPoolExecutor(max_workers=8, thread_name_prefix="sync")
+"""For syncs side by side, which share the commits of a file system's journal; they wait for nothing."""
 _stop: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("stop", default=None)
 
 

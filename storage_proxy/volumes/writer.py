@@ -13,13 +13,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import NamedTuple
 
 from proxy_client.errors import StorageError, StorageFailure
 from storage_proxy.storages.base import PIECE, Digests, PlannedFile, StagedWriter
-from storage_proxy.volumes import fsio
+from storage_proxy.volumes import fsio, threads
 from storage_proxy.volumes.area import TREE, Area, part_of
 from storage_proxy.volumes.beneath import open_beneath
 from storage_proxy.volumes.direct import ALIGN, DirectFile, is_aligned
@@ -32,8 +32,6 @@ _COPY = 8 << 20  # bytes copied between two looks at whether anybody still wants
 # Buffers on their way to the disk, at most, and those of one call: what a killed process loses of a connection stays below a piece.
 _UNDER_WAY = 14
 _TOGETHER = 7
-
-_syncs = ThreadPoolExecutor(max_workers=8, thread_name_prefix="sync")
 
 
 def _nothing() -> None:
@@ -304,7 +302,7 @@ class DirectoryWriter(StagedWriter):
             if self._unsynced < _SYNC or (self._sync is not None and not self._sync.done()):
                 return
             fills, self._undurable, self._unsynced = self._undurable, {}, 0
-            self._sync = _syncs.submit(self._make_durable, fills)
+            self._sync = threads.background.submit(self._make_durable, fills)
 
     def _make_durable(self, fills: dict[int, int]) -> None:
         with self._guarded():
@@ -449,11 +447,11 @@ class DirectoryWriter(StagedWriter):
 
     def _stop_threads(self) -> None:
         with self._lock:
-            threads = (self._behind, self._hasher)
+            at_work = (self._behind, self._hasher)
             self._hasher = None
             self._stopping = True
             self._wake_all()
-        for thread in threads:
+        for thread in at_work:
             if thread is not None:
                 thread.join()
         self._release_waiting()

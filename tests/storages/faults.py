@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from storage_proxy.volumes import fsio, threads, writer
+from storage_proxy.volumes import fsio, threads
 
 KILLED = 77
 _CHANGES = {"copy_file_range", "fchmod", "fchown", "fdatasync", "fsync", "ftruncate", "link"} | {
@@ -97,7 +97,7 @@ def in_child(work: Callable[[], Coroutine[Any, Any, object]]) -> int:
     status = 1
     try:
         # The parent's threads did not come along.
-        threads._pool, writer._syncs = ThreadPoolExecutor(), ThreadPoolExecutor()
+        threads._pool, threads.background, threads.syncs = (ThreadPoolExecutor() for _ in range(3))
         asyncio.run(work())
         status = 0
     finally:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from proxy_client.errors import StorageError
-from storage_proxy.volumes import threads, writer
+from storage_proxy.volumes import threads
 
 _CALLS = (
     *(
@@ -103,7 +103,7 @@ def _traced(work: Work, log: Path, options: list[str]) -> Outcome:
 def _run(work: Work, ready: int, tell: int) -> None:
     async def in_one_thread() -> None:
         # The parent's threads did not come along. One does all the work, since strace counts the calls of each.
-        threads._pool, writer._syncs = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        threads._pool, threads.background, threads.syncs = (ThreadPoolExecutor(1) for _ in range(3))
         asyncio.get_running_loop().set_default_executor(threads._pool)
         await work()
 
