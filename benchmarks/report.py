@@ -35,7 +35,8 @@ def print_result(console: Console, result: Result, *, judged: bool = True) -> No
     if judged:
         print_bars(console, result.bars)
     if result.costs:
-        told = f"{result.cpu_per_gib:.2f} CPU-s per GiB, peak RSS {result.peak_rss / 1e6:.0f} MB"
+        hashing = f"SHA-256 alone takes {result.hash_per_gib:.2f}"
+        told = f"{result.cpu_per_gib:.2f} CPU-s per GiB ({hashing}), peak RSS {result.peak_rss / 1e6:.0f} MB"
         console.print(f"  worker: {told}", highlight=False)
     console.print()
 
@@ -93,12 +94,17 @@ def document(
         "machine": _machine(),
         "transfers": [
             {
-                **{name: value for name, value in asdict(result).items() if name not in {"seconds", "costs"}},
+                **{
+                    name: value
+                    for name, value in asdict(result).items()
+                    if name not in {"seconds", "costs", "hashing"}
+                },
                 "contenders": {
                     name: {"seconds": seconds, "median": result.median(name)}
                     for name, seconds in result.seconds.items()
                 },
                 "imports": [asdict(cost) for cost in result.costs],
+                "sha256_cpu_seconds_per_gib": result.hash_per_gib if result.hashing else None,
                 "bars": _bars(result.bars),
             }
             for result in results

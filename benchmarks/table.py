@@ -17,9 +17,9 @@ def transfers(results: Sequence[Json]) -> Iterator[str]:
     yield (
         "| case, source | Stowage s | "
         + " | ".join(f"x {rival}" for rival in RIVALS)
-        + " | CPU-s/GiB | peak MB |"
+        + " | CPU-s/GiB | SHA-256 alone | peak MB |"
     )
-    yield "|---|" + "---|" * (len(RIVALS) + 3)
+    yield "|---|" + "---|" * (len(RIVALS) + 4)
     for each in results:
         medians = {name: found["median"] for name, found in each["contenders"].items()}
         if "stowage" not in medians:
@@ -28,6 +28,7 @@ def transfers(results: Sequence[Json]) -> Iterator[str]:
         ratios = [f"{mine / medians[name]:.2f}" if name in medians else "" for name in RIVALS]
         cpu = sorted(cost["cpu_seconds"] for cost in each["imports"])
         told = [f"{cpu[len(cpu) // 2] * GIB / each['size']:.2f}"]
+        told.append(f"{each['sha256_cpu_seconds_per_gib']:.2f}")
         told.append(f"{max(cost['peak_rss'] for cost in each['imports']) / 1e6:.0f}")
         yield f"| {each['case']}, {each['source']} | {mine:.2f} | " + " | ".join([*ratios, *told]) + " |"
     yield ""

@@ -1,7 +1,9 @@
 """Stowage beside its rivals: same files, one source, one disk, taking turns."""
 
+import hashlib
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ class Result:
     size: int
     seconds: dict[str, list[float]] = field(default_factory=dict)
     costs: list[stack.ImportCost] = field(default_factory=list)
+    hashing: list[float] = field(default_factory=list)
 
     def median(self, contender: str) -> float:
         """Return the contender's median, in seconds."""
@@ -49,6 +52,11 @@ class Result:
     def cpu_per_gib(self) -> float:
         """Return the worker's CPU-seconds for a GiB, the median."""
         return statistics.median(cost.cpu_seconds for cost in self.costs) * GIB / self.size
+
+    @property
+    def hash_per_gib(self) -> float:
+        """Return the CPU-seconds that SHA-256 of a GiB took beside each import, from memory; the median."""
+        return statistics.median(self.hashing)
 
     @property
     def peak_rss(self) -> int:
@@ -151,9 +159,19 @@ class Course:
                 cache.fill()
                 if name == STOWAGE and running:
                     profile = self.profiles and self.profiles / f"{case}-{source.name}-{number + 1}.txt"
+                    result.hashing.append(_hash_a_gib())
                     cost = running.measure(model, revision_id, profile)
                     result.costs.append(cost)
                     seconds.append(cost.seconds)
                 else:
                     seconds.append(timed(RIVALS[name], source, model, self._work / "download"))
         return result
+
+
+def _hash_a_gib() -> float:
+    """Return the CPU-seconds of what no import can do without: processors differ by half, and so does one with its neighbours."""
+    block, digest = bytes(1 << 19), hashlib.sha256()
+    begun = time.process_time()
+    for _ in range(GIB // len(block)):
+        digest.update(block)
+    return time.process_time() - begun
