@@ -232,7 +232,7 @@ class World:
         assert isinstance(task, dict)
         return {**task, "id": task_id}
 
-    def finished(self, task_id: str, *, within: float = 20) -> dict[str, Any]:
+    def finished(self, task_id: str, *, within: float = 60) -> dict[str, Any]:
         """Wait for a task's end."""
         wait_until(lambda: self.task(task_id)["status"] not in OPEN, f"{task_id} does not end", within)
         return self.task(task_id)
@@ -337,7 +337,7 @@ class World:
         model.hub.wait_for(lambda: model.hub.sent(f"{model.id}/resolve") >= least)
 
 
-def wait_until(condition: Callable[[], object], what: str, within: float = 20) -> None:
+def wait_until(condition: Callable[[], object], what: str, within: float = 60) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, what

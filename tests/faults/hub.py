@@ -167,7 +167,7 @@ class FaultHub:
         assert not self._thread.is_alive()
         self._server = self._thread = None
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Block until `condition` holds; in async code call it by `asyncio.to_thread`. Fails after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -152,7 +152,7 @@ class Site(World):
         assert (task["status"], (task["error"] or {}).get("code")) == ("FAILED", code), task
         imported.insist_on_nothing()
 
-    def until(self, condition: Callable[[], object], within: float = 30) -> None:
+    def until(self, condition: Callable[[], object], within: float = 60) -> None:
         self.hub.wait_for(condition, within)
 
     def until_stalled(self, count: int = 1) -> None:

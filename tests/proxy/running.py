@@ -122,7 +122,7 @@ class Proxy:
         return report
 
     async def until(self, condition: Callable[[], object]) -> None:
-        await asyncio.to_thread(self.hub.wait_for, condition, 30)
+        await asyncio.to_thread(self.hub.wait_for, condition)
 
     async def is_at(self, task_id: UUID, step: ArtifactStorageImportStep) -> None:
         """Wait until the import is at a step."""
