@@ -24,7 +24,6 @@ from manager.approvals import tell_decision
 from manager.cleanup import pending_cleanups, remove_at_proxy
 from manager.db import Database, any_of, translated
 from manager.handover import Handover
-from manager.imports import cancel_at_proxy, place_orders
 from manager.models import (
     ArtifactRevision,
     ImportTask,
@@ -34,6 +33,7 @@ from manager.models import (
     VFolderStatus,
     utc_now,
 )
+from manager.orders import cancel_at_proxy, place_orders
 from manager.settings import Settings
 from manager.tasks import lock_tasks
 from manager.vault import Vault
