@@ -248,7 +248,7 @@ class Transfer:
             large.gaps.clear()
             return _Part(large, start, large.file.size)
         left = sum(other.size_of_gaps for other in self._large) + stop - start
-        size = max(PIECE, min(_PART, left // (2 * self._width.now)))
+        size = max(PIECE, min(_PART, left // (4 * self._width.now)))
         end = min(stop, max(start // PIECE + 1, (start + size) // PIECE) * PIECE)
         if end < stop:
             large.gaps.insert(0, (end, stop))
