@@ -17,14 +17,8 @@ from manager.graphql.catalog import (
     revisions_as_connection,
 )
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import ArtifactType, ImportConflictPolicy
@@ -34,6 +28,7 @@ from manager.graphql.registries import REGISTRY_TYPES
 from manager.graphql.tasks import ImportTask
 from manager.import_options import ImportOptions
 from manager.imports import ImportedRevision
+from manager.paging import PageRequest
 
 
 @strawberry.input(description="How to import.")
@@ -181,22 +176,16 @@ class ArtifactQuery:
         row = await info.context.loaders.artifacts.load(parse_id(key, "Artifact", field="id"))
         return Artifact(row=row) if row else None
 
-    @field("The artifacts of all registries.")
+    @listed("The artifacts of all registries.", default=None)
     async def artifacts(
         self,
         info: Info,
+        request: PageRequest,
         *,
         wanted: ArtifactFilterArgument = None,
         order_by: ArtifactOrderArgument = None,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        limit: Limit = None,
-        offset: Offset = None,
     ) -> Connection[Artifact] | None:
         """Load one page of the artifacts."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         return await artifact_connection(info, wanted, order_by, request)
 
     @field("A revision; null if there is none.")
@@ -209,22 +198,16 @@ class ArtifactQuery:
         row = await info.context.loaders.revisions.load(parse_id(key, "ArtifactRevision", field="id"))
         return ArtifactRevision(row=row) if row else None
 
-    @field("The revisions of all artifacts.")
+    @listed("The revisions of all artifacts.", default=None)
     async def artifact_revisions(
         self,
         info: Info,
+        request: PageRequest,
         *,
         wanted: RevisionFilterArgument = None,
         order_by: RevisionOrderArgument = None,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        limit: Limit = None,
-        offset: Offset = None,
     ) -> Connection[ArtifactRevision] | None:
         """Load one page of the revisions."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         return await revision_connection(info, wanted, order_by, request)
 
 

@@ -10,21 +10,15 @@ from strawberry.scalars import JSON
 from manager import models
 from manager.access import require_admin
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.fields import Node, column, field
 from manager.graphql.ids import parse_id
 from manager.graphql.users import User
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 
 
 @strawberry.type(description="Something that was done; it is never changed.")
@@ -52,10 +46,11 @@ class AuditEntry(Node):
 class AuditQuery:
     """The queries about what was done."""
 
-    @field("What was done, newest first. For administrators.")
+    @listed("What was done, newest first. For administrators.")
     async def audit_entries(
         self,
         info: Info,
+        request: PageRequest,
         *,
         actor_id: Annotated[
             strawberry.ID | None, strawberry.argument(description="Only what this user did.")
@@ -73,15 +68,8 @@ class AuditQuery:
         until: Annotated[
             datetime | None, strawberry.argument(description="Only what was done before.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[AuditEntry] | None:
         """Load one page of what was done."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         entry = models.AuditEntry
         statement = select(entry)

@@ -10,16 +10,10 @@ from strawberry.scalars import JSON
 
 from manager import models
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
     connection,
-    page_request,
+    listed,
     whole_list,
 )
 from manager.graphql.context import Info
@@ -254,22 +248,16 @@ class Artifact(Node):
         row = await info.context.loaders.registries.load(self.row.registry_id)
         return SourceInfo(name=row.name if row else None, url=row.url if row else None)
 
-    @field("Its revisions; the oldest first unless `orderBy` says otherwise.")
+    @listed("Its revisions; the oldest first unless `orderBy` says otherwise.", default=None)
     async def revisions(
         self,
         info: Info,
+        request: PageRequest,
         *,
         wanted: RevisionFilterArgument = None,
         order_by: RevisionOrderArgument = None,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        limit: Limit = None,
-        offset: Offset = None,
     ) -> Connection[ArtifactRevision] | None:
         """Load this page of every artifact in the answer at once."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         loaders = info.context.loaders
         nested = loaders.nested(
             (repr(wanted), repr(order_by), request),

@@ -1,7 +1,9 @@
 """Connections as Relay defines them (https://relay.dev/graphql/connections.htm), with a count."""
 
+import functools
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import strawberry
 
@@ -21,6 +23,7 @@ from manager.paging import (
 
 T = TypeVar("T")
 R = TypeVar("R")
+Resolver = TypeVar("Resolver", bound=Callable[..., Any])
 
 _SIZES = f"{DEFAULT_PAGE_SIZE} without it, {MAX_PAGE_SIZE} at most"
 
@@ -72,9 +75,41 @@ class Connection(Generic[T]):
         return await self.counter()
 
 
-def page_request(**arguments: Any) -> PageRequest:
-    """Read the six arguments of a list; those that are unset are left out."""
-    return PageRequest(**{name: value for name, value in arguments.items() if value is not strawberry.UNSET})
+_PAGING = {
+    "before": Before,
+    "after": After,
+    "first": First,
+    "last": Last,
+    "limit": Limit,
+    "offset": Offset,
+}
+
+
+def listed(description: str, *, default: Any = strawberry.UNSET) -> Callable[[Resolver], Resolver]:
+    """Make a resolver a list with its six arguments, which it is given as one `PageRequest` after `info`.
+
+    default: of each of the six.
+    """
+
+    def make(resolver: Resolver) -> Resolver:
+        @functools.wraps(resolver)
+        async def answer(owner: Any, info: Info, **arguments: Any) -> Any:
+            asked = {name: arguments.pop(name, default) for name in _PAGING}
+            request = PageRequest(
+                **{name: value for name, value in asked.items() if value is not strawberry.UNSET}
+            )
+            return await resolver(owner, info, request, **arguments)
+
+        signature = inspect.signature(resolver)
+        owner, info, _, *own = signature.parameters.values()
+        paging = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for name, kind in _PAGING.items()
+        ]
+        answer.__signature__ = signature.replace(parameters=[owner, info, *own, *paging])  # type: ignore[attr-defined]
+        return cast("Resolver", field(description)(answer))
+
+    return make
 
 
 async def connect(

@@ -9,15 +9,9 @@ from sqlalchemy import select
 from manager import models
 from manager.access import require_admin
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import VFolderHostPermission
@@ -26,7 +20,7 @@ from manager.graphql.ids import parse_id
 from manager.graphql.loaders import kept
 from manager.graphql.projects import Project
 from manager.graphql.users import User
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 
 
 @strawberry.type(description="What may be done on a host by everybody, by a user, or by a project's members.")
@@ -105,23 +99,17 @@ class RevokeHostPermissionsPayload:
 class HostQuery:
     """The queries about hosts."""
 
-    @field("What is permitted on hosts, by host. For administrators.")
+    @listed("What is permitted on hosts, by host. For administrators.")
     async def host_permissions(
         self,
         info: Info,
+        request: PageRequest,
         *,
         host: Annotated[
             str | None, strawberry.argument(description="Only on this host, `proxy:volume`.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[HostPermission] | None:
         """Load one page of what is permitted."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         statement = select(models.HostPermission)
         if host:

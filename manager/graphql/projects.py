@@ -9,22 +9,16 @@ from sqlalchemy import exists, select
 from manager import models
 from manager.access import visible_projects
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import ProjectType
-from manager.graphql.fields import Node, column, field, mutation
+from manager.graphql.fields import Node, column, mutation
 from manager.graphql.ids import parse_id
 from manager.graphql.users import User
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 
 
 @strawberry.type(description="A group of users that owns folders together.")
@@ -104,44 +98,32 @@ class RemoveProjectMemberPayload:
 class ProjectQuery:
     """The queries about projects."""
 
-    @field("The projects of which the caller is a member, or for administrators all; by name.")
+    @listed("The projects of which the caller is a member, or for administrators all; by name.")
     async def projects(
         self,
         info: Info,
+        request: PageRequest,
         *,
         search: Annotated[
             str | None, strawberry.argument(description="Only names that hold this text, in any case.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[Project] | None:
         """Load one page of the projects."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         statement = visible_projects(info.context.caller)
         if search:
             statement = statement.where(models.Project.name.icontains(search, autoescape=True))
         order = Order.by([SortKey("name", models.Project.name)], models.Project.id)
         return await connect(info, statement, order, request, lambda row: Project(row=row[0]))
 
-    @field("The members of a project of the caller's, or for administrators of any; by address.")
+    @listed("The members of a project of the caller's, or for administrators of any; by address.")
     async def project_members(
         self,
         info: Info,
+        request: PageRequest,
         *,
         project_id: Annotated[strawberry.ID, strawberry.argument(description="The project's id.")],
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[User] | None:
         """Load one page of the members; a project that the caller may not see has none."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         key = parse_id(project_id, "Project", field="projectId")
         seen = visible_projects(info.context.caller).where(models.Project.id == key)
         member = exists().where(

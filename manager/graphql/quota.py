@@ -8,15 +8,9 @@ import strawberry
 from manager import models
 from manager.access import visible_quotas
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Context, Info
 from manager.graphql.fields import Node, field, mutation
@@ -25,7 +19,7 @@ from manager.graphql.loaders import kept
 from manager.graphql.projects import Project
 from manager.graphql.scalars import ByteSize
 from manager.graphql.users import User
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 from manager.room import QuotaPlace, QuotaState, state_of, with_room
 
 
@@ -188,21 +182,14 @@ class QuotaQuery:
         )
         return Quota.of(await context.services.quotas.look(context.caller, place))
 
-    @field("The quotas that were set: the caller's own and those of the caller's projects, or for administrators all; "
+    @listed("The quotas that were set: the caller's own and those of the caller's projects, or for administrators all; "
            "as last reported.")  # fmt: skip
     async def quotas(
         self,
         info: Info,
-        *,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
+        request: PageRequest,
     ) -> Connection[Quota] | None:
         """Load one page of the quotas."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         statement = with_room(visible_quotas(info.context.caller))
         order = Order.by([SortKey("created_at", models.Quota.created_at)], models.Quota.id)
         return await connect(info, statement, order, request, lambda row: Quota.of(state_of(row)))

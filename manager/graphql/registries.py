@@ -9,21 +9,15 @@ from sqlalchemy import Select, select
 from manager import models
 from manager.access import require_admin
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import ArtifactRegistryType, ArtifactType
 from manager.graphql.fields import MASK, Node, column, field, given, mutation
 from manager.graphql.ids import global_id, parse_id
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 from manager.registries import RegistryChanges
 
 NODE_OF = {
@@ -231,20 +225,13 @@ class RegistryQuery:
         row = await _one(info, key, ArtifactRegistryType.HUGGINGFACE)
         return HuggingFaceRegistry(row=row) if row else None
 
-    @field("The registries of the type HUGGINGFACE, by name. For administrators.")
+    @listed("The registries of the type HUGGINGFACE, by name. For administrators.", default=None)
     async def huggingface_registries(
         self,
         info: Info,
-        *,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        offset: Offset = None,
-        limit: Limit = None,
+        request: PageRequest,
     ) -> Connection[HuggingFaceRegistry] | None:
         """Load one page of the registries."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         statement = _registries(ArtifactRegistryType.HUGGINGFACE)
         return await connect(info, statement, _ORDER, request, lambda row: HuggingFaceRegistry(row=row[0]))
@@ -255,20 +242,13 @@ class RegistryQuery:
         row = await _one(info, key, ArtifactRegistryType.RESERVOIR)
         return ReservoirRegistry(row=row) if row else None
 
-    @field("The registries of the type RESERVOIR, by name. For administrators.")
+    @listed("The registries of the type RESERVOIR, by name. For administrators.", default=None)
     async def reservoir_registries(
         self,
         info: Info,
-        *,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        offset: Offset = None,
-        limit: Limit = None,
+        request: PageRequest,
     ) -> Connection[ReservoirRegistry] | None:
         """Load one page of the registries."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         statement = _registries(ArtifactRegistryType.RESERVOIR)
         return await connect(info, statement, _ORDER, request, lambda row: ReservoirRegistry(row=row[0]))

@@ -8,15 +8,9 @@ import strawberry
 from manager import models
 from manager.access import visible_invitations, visible_shares
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import VFolderInvitationState, VFolderPermission
@@ -25,7 +19,7 @@ from manager.graphql.ids import parse_id
 from manager.graphql.loaders import kept
 from manager.graphql.users import User
 from manager.graphql.vfolders import VFolder
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 
 
 @strawberry.type(name="VFolderInvitation", description="An offer to use somebody else's folder.")
@@ -168,10 +162,11 @@ class SetVFolderPermissionPayload:
 class SharingQuery:
     """The queries about sharing."""
 
-    @field("The invitations to the caller, and those to folders that the caller may share; newest first.")
+    @listed("The invitations to the caller, and those to folders that the caller may share; newest first.")
     async def vfolder_invitations(
         self,
         info: Info,
+        request: PageRequest,
         *,
         received: Annotated[
             bool | None,
@@ -184,15 +179,8 @@ class SharingQuery:
             list[VFolderInvitationState] | None,
             strawberry.argument(description="Only those that stand there."),
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[VFolderInvitation] | None:
         """Load one page of the invitations."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         caller, invitation = info.context.caller, models.VFolderInvitation
         statement = visible_invitations(caller)
         if isinstance(received, bool):
@@ -206,23 +194,17 @@ class SharingQuery:
         order = Order.by([SortKey("created_at", invitation.created_at, descending=True)], invitation.id)
         return await connect(info, statement, order, request, lambda row: VFolderInvitation(row=row[0]))
 
-    @field(
+    @listed(
         "Who uses a folder beside its owner and its project, for those who may share it; others see themselves."
     )
     async def vfolder_shares(
         self,
         info: Info,
+        request: PageRequest,
         *,
         vfolder_id: Annotated[strawberry.ID, strawberry.argument(description="The folder's id.")],
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[VFolderShare] | None:
         """Load one page of those who use it."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         key = parse_id(vfolder_id, "VFolder", field="vfolderId")
         statement = visible_shares(info.context.caller, key)
         order = Order.by([SortKey("email", models.User.email)], models.User.id)

@@ -9,23 +9,17 @@ from sqlalchemy import Select, select
 from manager import models
 from manager.access import require_admin
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
     connection,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.fields import MASK, Node, column, field, given, mutation
 from manager.graphql.ids import parse_id
 from manager.graphql.loaders import NestedList
 from manager.models import ArtifactStorageType
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 from manager.storages import StorageChanges
 
 
@@ -67,20 +61,13 @@ class ObjectStorage(Node):
         """Hide the key."""
         return MASK
 
-    @field("Its namespaces, by name.")
+    @listed("Its namespaces, by name.")
     async def namespaces(
         self,
         info: Info,
-        *,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
+        request: PageRequest,
     ) -> Connection[StorageNamespace] | None:
         """Load this page of every storage in the answer at once."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         loaders, namespace = info.context.loaders, models.StorageNamespace
         nested = loaders.nested(
             ("namespaces", request),
@@ -260,20 +247,13 @@ class StorageQuery:
         row = await _one(info, key, ArtifactStorageType.OBJECT, "ObjectStorage")
         return ObjectStorage(row=row) if row else None
 
-    @field("The object storages that were entered here, by name. For administrators.")
+    @listed("The object storages that were entered here, by name. For administrators.", default=None)
     async def object_storages(
         self,
         info: Info,
-        *,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        limit: Limit = None,
-        offset: Offset = None,
+        request: PageRequest,
     ) -> Connection[ObjectStorage] | None:
         """Load one page of the storages."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         statement = _storages(ArtifactStorageType.OBJECT)
         return await connect(info, statement, _ORDER, request, lambda row: ObjectStorage(row=row[0]))
@@ -284,20 +264,13 @@ class StorageQuery:
         row = await _one(info, key, ArtifactStorageType.VFS, "VFSStorage")
         return VFSStorage(row=row) if row else None
 
-    @field("The VFS storages that were entered here, by name. For administrators.")
+    @listed("The VFS storages that were entered here, by name. For administrators.", default=None)
     async def vfs_storages(
         self,
         info: Info,
-        *,
-        before: Before = None,
-        after: After = None,
-        first: First = None,
-        last: Last = None,
-        limit: Limit = None,
-        offset: Offset = None,
+        request: PageRequest,
     ) -> Connection[VFSStorage] | None:
         """Load one page of the storages."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         statement = _storages(ArtifactStorageType.VFS)
         return await connect(info, statement, _ORDER, request, lambda row: VFSStorage(row=row[0]))

@@ -9,15 +9,9 @@ from manager import models
 from manager.access import visible_tasks
 from manager.graphql.catalog import ArtifactRevision
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import ImportStep, ImportTaskStatus
@@ -29,7 +23,7 @@ from manager.graphql.users import User
 from manager.graphql.verification import ArtifactVerificationResult, verification_result
 from manager.graphql.vfolders import VFolder
 from manager.models import ApprovalDecision
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 
 
 @strawberry.type(name="VFolderDestination", description="An import into a folder.")
@@ -199,10 +193,11 @@ class TaskQuery:
         row = await info.context.loaders.tasks.load(parse_id(key, "ImportTask", field="id"))
         return ImportTask(row=row) if row else None
 
-    @field("The import tasks that the caller requested or that go into the caller's folders; newest first.")
+    @listed("The import tasks that the caller requested or that go into the caller's folders; newest first.")
     async def import_tasks(
         self,
         info: Info,
+        request: PageRequest,
         *,
         status: Annotated[
             list[ImportTaskStatus] | None, strawberry.argument(description="Only tasks that stand there.")
@@ -213,15 +208,8 @@ class TaskQuery:
         vfolder_id: Annotated[
             strawberry.ID | None, strawberry.argument(description="Only imports into this folder.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[ImportTask] | None:
         """Load one page of the tasks."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         task = models.ImportTask
         statement = visible_tasks(info.context.caller)
         if isinstance(status, list):

@@ -9,22 +9,16 @@ from sqlalchemy import func, or_, select
 from manager import models
 from manager.access import require_admin, visible_tokens
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import UserPermission, UserRole, UserStatus
 from manager.graphql.fields import Node, column, field, mutation
 from manager.graphql.ids import parse_id
 from manager.graphql.loaders import kept
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 from proxy_client.errors import Unauthenticated
 
 
@@ -232,23 +226,17 @@ class UserQuery:
             raise Unauthenticated("the token's user is gone; use another token")
         return User(row=row)
 
-    @field("All users, by address. For administrators.")
+    @listed("All users, by address. For administrators.")
     async def users(
         self,
         info: Info,
+        request: PageRequest,
         *,
         search: Annotated[
             str | None, strawberry.argument(description="Only addresses that hold this text, in any case.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[User] | None:
         """Load one page of the users."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         statement = select(models.User)
         if search:
@@ -256,10 +244,11 @@ class UserQuery:
         order = Order.by([SortKey("email", models.User.email)], models.User.id)
         return await connect(info, statement, order, request, lambda row: User(row=row[0]))
 
-    @field("The caller's tokens, or for administrators anybody's; newest first.")
+    @listed("The caller's tokens, or for administrators anybody's; newest first.")
     async def tokens(
         self,
         info: Info,
+        request: PageRequest,
         *,
         user_id: Annotated[
             strawberry.ID | None, strawberry.argument(description="Whose; the caller's own without it.")
@@ -268,15 +257,8 @@ class UserQuery:
             bool | None,
             strawberry.argument(description="Only those that are neither revoked nor expired."),
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[Token] | None:
         """Load one page of the tokens."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         owner = parse_id(user_id, "User", field="userId") if isinstance(user_id, str) else None
         token = models.ApiToken
         statement = visible_tokens(info.context.caller, owner)

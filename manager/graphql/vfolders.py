@@ -10,16 +10,10 @@ from sqlalchemy import ColumnElement
 from manager import models
 from manager.access import UPLOAD_FILE, host_allows, visible_vfolders
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
     connection,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.enums import (
@@ -33,7 +27,7 @@ from manager.graphql.ids import parse_id
 from manager.graphql.loaders import SeenVFolder, kept
 from manager.graphql.projects import Project
 from manager.graphql.scalars import ByteSize
-from manager.paging import Order, SortKey, page_of
+from manager.paging import Order, PageRequest, SortKey, page_of
 from proxy_client import wire
 from proxy_client.errors import StowageError
 
@@ -139,21 +133,14 @@ class VFolder(Node):
         row = await info.context.loaders.projects.load(self.row.project_id)
         return Project(row=row) if row else None
 
-    @field("The models in it, by path, as their manifests tell: the first thousand that a search finds, those near its "
+    @listed("The models in it, by path, as their manifests tell: the first thousand that a search finds, those near its "
            "root first; asked of its storage proxy, and null when that gives no answer.")  # fmt: skip
     async def models(
         self,
         info: Info,
-        *,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
+        request: PageRequest,
     ) -> Connection[VFolderModel] | None:
         """Ask the proxy."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         if not self.seen.visible:
             return None
         try:
@@ -281,10 +268,11 @@ class VFolderQuery:
         seen = await info.context.loaders.vfolders.load(parse_id(key, "VFolder", field="id"))
         return VFolder.of(seen) if seen else None
 
-    @field("The folders that the caller may see, by name.")
+    @listed("The folders that the caller may see, by name.")
     async def vfolders(
         self,
         info: Info,
+        request: PageRequest,
         *,
         writable_only: Annotated[
             bool | None, strawberry.argument(description="Only folders that accept an import by the caller.")
@@ -295,15 +283,8 @@ class VFolderQuery:
         search: Annotated[
             str | None, strawberry.argument(description="Only names that hold this text, in any case.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[VFolder] | None:
         """Load one page of the folders."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         caller, folder = info.context.caller, models.VFolder
         statement = visible_vfolders(caller)
         if usage_mode:

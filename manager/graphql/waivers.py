@@ -10,22 +10,16 @@ from manager import models
 from manager.access import require_admin, waiver_in_force
 from manager.graphql.catalog import Artifact
 from manager.graphql.connections import (
-    After,
-    Before,
     Connection,
-    First,
-    Last,
-    Limit,
-    Offset,
     connect,
-    page_request,
+    listed,
 )
 from manager.graphql.context import Info
 from manager.graphql.fields import Node, column, field, given, mutation
 from manager.graphql.ids import parse_id
 from manager.graphql.loaders import kept
 from manager.graphql.users import User
-from manager.paging import Order, SortKey
+from manager.paging import Order, PageRequest, SortKey
 
 
 @strawberry.type(
@@ -99,10 +93,11 @@ class RevokeVerificationWaiverPayload:
 class WaiverQuery:
     """The queries about waivers."""
 
-    @field("The waivers, newest first. For administrators.")
+    @listed("The waivers, newest first. For administrators.")
     async def verification_waivers(
         self,
         info: Info,
+        request: PageRequest,
         *,
         artifact_id: Annotated[
             strawberry.ID | None, strawberry.argument(description="Only those of this artifact.")
@@ -110,15 +105,8 @@ class WaiverQuery:
         in_force: Annotated[
             bool | None, strawberry.argument(description="Only those that count now, or only the others.")
         ] = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        limit: Limit = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
     ) -> Connection[VerificationWaiver] | None:
         """Load one page of waivers."""
-        request = page_request(before=before, after=after, first=first, last=last, limit=limit, offset=offset)
         await require_admin(info.context.caller)
         waiver = models.VerificationWaiver
         statement = select(waiver)
