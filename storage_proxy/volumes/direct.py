@@ -48,9 +48,12 @@ class DirectFile:
         ):
             return None
         try:
-            return cls(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC))
+            direct = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
         except OSError:  # no /proc, or a file system that changed its mind: the other way is always there
             return None
+        # What is read ahead would fill pages of what is about to be written.
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        return cls(direct)
 
     def write(self, offset: int, views: Sequence[memoryview]) -> bool:
         """Write aligned views of whole blocks one after the other; False where the file system refuses the way.
