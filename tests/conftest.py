@@ -22,6 +22,7 @@ import pytest
 
 from stowage.data_dir import YOURS, DataDir
 from stowage.embedded_postgres import EmbeddedPostgres
+from tests.quick import quick_directory
 
 if TYPE_CHECKING:
     from tests.s3.server import S3Server
@@ -93,10 +94,11 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
-    server.start()
-    yield PostgresServer(server)
-    server.stop()
+    with quick_directory(tmp_path_factory.mktemp("postgres")) as directory:
+        server = EmbeddedPostgres(directory, durable=False)
+        server.start()
+        yield PostgresServer(server)
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +129,7 @@ def proxy_database_url(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
     """The session's S3 server; see `tests/s3/server.py`."""
-    from tests.s3.server import quick_directory, running  # noqa: PLC0415 -- only tests that ask for it need it
+    from tests.s3.server import running  # noqa: PLC0415 -- only tests that ask for it need it
 
     with quick_directory(tmp_path_factory.mktemp("s3")) as directory, running(directory) as server:
         yield server

@@ -4,9 +4,8 @@ names: STOWAGE_S3_ENDPOINT, STOWAGE_S3_KEY, STOWAGE_S3_SECRET and, if it matters
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -94,14 +93,3 @@ def running(directory: Path) -> Iterator[S3Server]:
             yield S3Server(f"http://{listen}", credentials, ours=True)
         finally:
             process.terminate()
-
-
-@contextmanager
-def quick_directory(otherwise: Path) -> Iterator[Path]:
-    """Yield a directory in memory, where that can keep what Swift writes beside its files; it syncs every object."""
-    memory = Path("/dev/shm")  # noqa: S108 -- a name of our own below it
-    with suppress(OSError), tempfile.TemporaryDirectory(dir=memory, prefix="stowage-s3-") as path:
-        os.setxattr(path, "user.probe", b"x")
-        yield Path(path)
-        return
-    yield otherwise

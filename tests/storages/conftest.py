@@ -1,8 +1,6 @@
-import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import UUID
 
 import pytest
@@ -13,6 +11,7 @@ from storage_proxy.storages.vfs import VFSStorage
 from storage_proxy.storages.volume_adapter import VolumeStorageAdapter
 from storage_proxy.volumes import writer
 from storage_proxy.volumes.vfs import VFSVolume
+from tests.quick import quick_directory
 from tests.s3.place import bucket_of
 from tests.storages.models import Place, Storage
 from tests.storages.pieces import PIECE, descriptors, reopened
@@ -31,12 +30,8 @@ def mount(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick_path(tmp_path: Path) -> Iterator[Path]:
     """An empty folder in memory where the machine has that, for tests that sync thousands of times."""
-    memory = Path("/dev/shm")  # noqa: S108 -- a name of our own below it
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with TemporaryDirectory(dir=memory, prefix="stowage-test-") as path:
-        yield Path(path)
+    with quick_directory(tmp_path) as path:
+        yield path
 
 
 @pytest.fixture
