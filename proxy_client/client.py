@@ -62,7 +62,7 @@ class StorageProxyClient:
             base_url=url,
             headers={"Authorization": f"Bearer {secret}"},
             transport=transport,
-            verify=tls_context(),
+            verify=tls_context(url),
             trust_env=False,  # the two services talk to each other directly, never through a proxy of the environment
         )
 

@@ -37,7 +37,7 @@ class ManagerAuthorizer:
             base_url=settings.proxy.manager_url,
             timeout=10.0,
             transport=transport,
-            verify=tls_context(),
+            verify=tls_context(settings.proxy.manager_url),
             trust_env=False,
         )
 
