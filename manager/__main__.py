@@ -5,13 +5,16 @@ import os
 import sys
 from pathlib import Path
 
-import uvicorn
+from proxy_client.loading import loading
 
-from manager.app import MAX_MESSAGE_BYTES, create_app
-from manager.settings import load_settings
-from proxy_client import logs
-from proxy_client.configuration import parse_listen
-from proxy_client.errors import StowageError
+with loading():
+    import uvicorn
+
+    from manager.app import MAX_MESSAGE_BYTES, create_app
+    from manager.settings import load_settings
+    from proxy_client import logs
+    from proxy_client.configuration import parse_listen
+    from proxy_client.errors import StowageError
 
 ADMIN_TOKEN_FILE = "STOWAGE_ADMIN_TOKEN_FILE"  # noqa: S105 -- the name of a variable
 SHUTDOWN_SECONDS = 3

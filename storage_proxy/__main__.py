@@ -4,13 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-import uvicorn
+from proxy_client.loading import loading
 
-from proxy_client import logs
-from proxy_client.configuration import parse_listen
-from proxy_client.errors import StowageError
-from storage_proxy.app import create_app
-from storage_proxy.settings import load_settings
+with loading():
+    import uvicorn
+
+    from proxy_client import logs
+    from proxy_client.configuration import parse_listen
+    from proxy_client.errors import StowageError
+    from storage_proxy.app import create_app
+    from storage_proxy.settings import load_settings
 
 GRACE_SECONDS = 3
 

@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import anyio
-import structlog
-import uvloop
-from pgqueuer.core.qm import QueueManager
-from pgqueuer.domain.errors import RetryRequested
-from pgqueuer.domain.models import Context, Job
+from proxy_client.loading import loading
 
-from proxy_client import logs
-from proxy_client.errors import AttemptsExhausted, Internal, Rejected, StowageError, Unavailable
-from proxy_client.wire import ArtifactStorageImportStep, ImportFault, ImportState
-from storage_proxy.auth import ImportCancelled
-from storage_proxy.imports.approvals import ApprovalNeeded
-from storage_proxy.imports.jobs import DATABASE_AWAY, ENTRYPOINT, Attempt, CancelRequested, LeaseLost
-from storage_proxy.imports.progress import ImportProgress
-from storage_proxy.settings import Settings, load_settings
-from storage_proxy.site import Site
+with loading():
+    import anyio
+    import structlog
+    import uvloop
+    from pgqueuer.core.qm import QueueManager
+    from pgqueuer.domain.errors import RetryRequested
+    from pgqueuer.domain.models import Context, Job
+
+    from proxy_client import logs
+    from proxy_client.errors import AttemptsExhausted, Internal, Rejected, StowageError, Unavailable
+    from proxy_client.wire import ArtifactStorageImportStep, ImportFault, ImportState
+    from storage_proxy.auth import ImportCancelled
+    from storage_proxy.imports.approvals import ApprovalNeeded
+    from storage_proxy.imports.jobs import DATABASE_AWAY, ENTRYPOINT, Attempt, CancelRequested, LeaseLost
+    from storage_proxy.imports.progress import ImportProgress
+    from storage_proxy.settings import Settings, load_settings
+    from storage_proxy.site import Site
 
 log = structlog.get_logger()
 

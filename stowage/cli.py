@@ -32,6 +32,7 @@ from proxy_client.errors import (
     Unavailable,
     UnsupportedRegistry,
 )
+from proxy_client.loading import loading
 from stowage.commands import epilog, help_without_command
 
 DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -86,7 +87,8 @@ class Commands(TyperGroup):
         modules = {_MODULES[cmd_name]} if cmd_name in _MODULES else set(_MODULES.values())
         if cmd_name not in self.commands:
             for module in modules:
-                app = import_module(f"stowage.commands.{module}").app
+                with loading():
+                    app = import_module(f"stowage.commands.{module}").app
                 self.commands.update(get_group(app).commands)
         found = self.commands.get(cmd_name)
         return found if isinstance(found, TyperCommand | TyperGroup) else None

@@ -25,6 +25,7 @@ import asyncpg
 import httpx
 
 from proxy_client.errors import BadRequest
+from proxy_client.loading import loading
 from stowage.data_dir import PROXY_SCHEMA, DataDir, replace_text
 from stowage.embedded_postgres import DATABASE, STOP_SIGNALS, EmbeddedPostgres, EmbeddedPostgresError
 from stowage.processes import CannotStart, Part, address, free_port, port_is_free, spawn, tail
@@ -90,6 +91,11 @@ class StackOptions:
         return cls(data_dir.absolute(), host, port, sample_hub, endpoint, token, durable)
 
 
+def _load_migrations() -> ModuleType:
+    with loading():
+        return importlib.import_module("migrations")
+
+
 class Stack:
     """One embedded stack, supervised by this process.
 
@@ -123,9 +129,7 @@ class Stack:
             self._choose_registry()
             await self._choose_addresses()
             # It brings SQLAlchemy, which loads while PostgreSQL starts.
-            migrations = asyncio.get_running_loop().run_in_executor(
-                self._threads, importlib.import_module, "migrations"
-            )
+            migrations = asyncio.get_running_loop().run_in_executor(self._threads, _load_migrations)
             if self.sample_hub:
                 self._say("Starting the sample hub")
                 write_samples(self.dir.hub)

@@ -11,9 +11,12 @@ import sys
 import time
 from typing import Any
 
-from storage_proxy.verifiers.base import FileResult, SandboxedVerifier
-from storage_proxy.verifiers.confinement import allow_cpu, confine
-from storage_proxy.verifiers.policy import Policy
+from proxy_client.loading import loading
+
+with loading():
+    from storage_proxy.verifiers.base import FileResult, SandboxedVerifier
+    from storage_proxy.verifiers.confinement import allow_cpu, confine
+    from storage_proxy.verifiers.policy import Policy
 
 MOST_FILES = 32
 """Files that this process is handed at once; it may have 64 descriptors open."""

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from proxy_client.errors import BadRequest
+from proxy_client.loading import loading
 from stowage.commands import epilog
 
 app = typer.Typer(rich_markup_mode=None)
@@ -54,8 +55,9 @@ def up(
     ] = None,
 ) -> int:
     """Run all of Stowage on this machine, in the foreground."""
-    from stowage.stack import default_data_dir  # noqa: PLC0415 -- every other command starts without the stack
-    from stowage.up import up as run  # noqa: PLC0415 -- as above
+    with loading():
+        from stowage.stack import default_data_dir  # noqa: PLC0415 -- every other command starts without the stack
+        from stowage.up import up as run  # noqa: PLC0415 -- as above
 
     host, port = parse_listen(listen)
     return run(data_dir or default_data_dir(), (host, port), sample_hub, import_model)
@@ -91,8 +93,9 @@ def hub(
     ] = None,
 ) -> None:
     """Serve a directory of models as a hub, read-only."""
-    from proxy_client import logs  # noqa: PLC0415 -- as the next line
-    from stowage.hub import run  # noqa: PLC0415 -- every other command starts without a web server
+    with loading():
+        from proxy_client import logs  # noqa: PLC0415 -- as the next line
+        from stowage.hub import run  # noqa: PLC0415 -- every other command starts without a web server
 
     host, port = parse_listen(listen)
     logs.configure("hub")

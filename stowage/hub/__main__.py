@@ -4,9 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from proxy_client import logs
-from proxy_client.errors import BadRequest
-from stowage.hub.server import run
+from proxy_client.loading import loading
+
+with loading():
+    from proxy_client import logs
+    from proxy_client.errors import BadRequest
+    from stowage.hub.server import run
 
 
 def main() -> int:
