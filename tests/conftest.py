@@ -3,38 +3,60 @@ embedded stacks as real processes.
 """
 
 import asyncio
+import gc
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import pytest
+import structlog
 
 from stowage.data_dir import YOURS, DataDir
 from stowage.embedded_postgres import EmbeddedPostgres
 from tests.quick import quick_directory
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from tests.s3.server import S3Server
+
+T = TypeVar("T")
 
 # Hundreds of processes are started: each would compile the sources for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Thousands of connections to PostgreSQL are opened: none of its servers here speaks TLS.
+os.environ["PGSSLMODE"] = "disable"
+# A drawing of each logged traceback with its variables takes longer than the test that provokes it.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their argument: archives hold times, and every worker must collect the same names."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: it stays to the end."""
+    gc.freeze()
 
 
 class PostgresServer:
@@ -43,6 +65,21 @@ class PostgresServer:
     def __init__(self, server: EmbeddedPostgres) -> None:
         self.server = server
         self._names = itertools.count(1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._connection = self._wait(asyncpg.connect(self.url("postgres")))
+        # The password is random: many rounds of hashing guard nothing and delay each connection.
+        with suppress(asyncpg.UndefinedObjectError):  # before PostgreSQL 16
+            self.execute("SET scram_iterations = 1")
+            password = urlsplit(self.url("postgres")).password
+            self.execute(f"ALTER ROLE CURRENT_USER PASSWORD '{password}'")
+
+    def close(self) -> None:
+        self._wait(self._connection.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def url(self, database: str) -> str:
         return self.server.url(database)
@@ -59,16 +96,22 @@ class PostgresServer:
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         async def run() -> None:
+            if database == "postgres":
+                await self._connection.execute(statement)
+                return
             connection = await asyncpg.connect(self.url(database))
             try:
                 await connection.execute(statement)
             finally:
                 await connection.close()
 
-        wait_for(run())
+        self._wait(run())
 
     def fresh_name(self, purpose: str) -> str:
         return f"{purpose}_{next(self._names)}"
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 def wait_for(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -97,7 +140,9 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     with quick_directory(tmp_path_factory.mktemp("postgres")) as directory:
         server = EmbeddedPostgres(directory, durable=False)
         server.start()
-        yield PostgresServer(server)
+        running = PostgresServer(server)
+        yield running
+        running.close()
         server.stop()
 
 
@@ -110,8 +155,29 @@ def manager_template(postgres_server: PostgresServer) -> str:
     return "manager_template"
 
 
+@pytest.fixture(scope="session")
+def compiled_once(manager_template: str) -> Iterator[None]:
+    """Let the manager's engines share what they compile: each test makes some, and asks the same of them."""
+    from manager import db  # noqa: PLC0415 -- as above
+
+    make = db.create_async_engine
+    first: dict[object, AsyncEngine] = {}
+
+    def create(url: str, **details: Any) -> "AsyncEngine":
+        engine = make(url, **details)
+        other = first.setdefault(details.get("isolation_level"), engine).sync_engine
+        engine.sync_engine.dialect, engine.sync_engine._compiled_cache = other.dialect, other._compiled_cache
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "create_async_engine", create)
+        yield
+
+
 @pytest.fixture
-def manager_database_url(postgres_server: PostgresServer, manager_template: str) -> Iterator[str]:
+def manager_database_url(
+    postgres_server: PostgresServer, manager_template: str, compiled_once: None
+) -> Iterator[str]:
     """The URL of a fresh database with the manager's tables, empty."""
     name = postgres_server.fresh_name("manager")
     yield postgres_server.create_database(name, manager_template)
