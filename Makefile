@@ -95,7 +95,7 @@ web-test:
 screenshots: install-dev browser
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
-# Most tests wait for processes and sockets: three workers keep two cores busy. A file's tests stay together.
+# Most tests wait for processes and sockets: three workers keep two cores busy. tests/packing.py says what stays together.
 test: install-dev browser swift codegen web-test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 

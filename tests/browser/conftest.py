@@ -75,9 +75,9 @@ class Visit:
         page.get_by_role("button", name="Open").click()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """The session's stack for the Model Store page."""
+    """The stack of the Model Store page, for all tests of it."""
     with opened(tmp_path_factory.mktemp("shop")) as shop:
         yield shop
 

@@ -21,7 +21,7 @@ TOKEN = "hf_planted_token_of_the_registry"
 SMALL_BYTES = 4 << 20
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FaultHub, FaultHub]]:
     """The hub of the default registry, and a mirror below a path, whose lists come in pages of two."""
     with (
@@ -31,7 +31,7 @@ def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FaultHub, F
         yield hub, mirror
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small_file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of 4 MiB; a plain directory where nobody may mount one (see `disk`)."""
     path = tmp_path_factory.mktemp("small")
@@ -42,7 +42,7 @@ def small_file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_world(
     tmp_path_factory: pytest.TempPathFactory, hubs: tuple[FaultHub, FaultHub], small_file_system: Path
 ) -> Iterator[World]:

@@ -6,7 +6,7 @@ from tests.faults.hub import FaultHub
 from tests.faults.imports import Site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("faults")
     (directory / "hub").mkdir()
