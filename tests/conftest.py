@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -324,6 +325,8 @@ class RunningStack:
 
     def is_ready(self) -> bool:
         try:
+            # Costs less than a request that is refused, while the parts need all there is.
+            socket.create_connection(("127.0.0.1", self.state["ports"]["manager"])).close()
             return self._client.get(f"{self.url}/readyz").status_code == httpx.codes.OK
         except (httpx.HTTPError, OSError, ValueError):
             return False

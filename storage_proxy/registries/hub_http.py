@@ -67,7 +67,7 @@ class HubHttp:
         self._token = settings.token_file.read_text().strip() if settings.token_file else token
         self._connections = Connections(
             Reach(name, self._home.origin.host, tuple(settings.private_addresses)),
-            tls_context(settings.ca_file),
+            tls_context(settings.ca_file) if settings.ca_file else None,
             connect_timeout=transfer.connect_timeout,
             stall_timeout=transfer.stall_timeout,
         )
