@@ -1,12 +1,9 @@
 """What the acceptance tests share: a running stack, its hubs, and short words for what its clients do."""
 
-import asyncio
 import itertools
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,13 @@ from proxy_client.wire import QuotaScopeID, VFolderID
 from tests.conftest import RunningStack
 from tests.faults.hub import FaultHub, Rule
 from tests.faults.models import digest_tree, make_model
+from tests.patience import until
+from tests.rows import Rows
 
 Files = dict[str, bytes | int]
 
 OPEN = {"PENDING", "RUNNING", "NEEDS_APPROVAL"}
+ROWS = Rows()
 
 _numbers = itertools.count(1)  # of all worlds, since they share the hubs
 
@@ -272,16 +272,7 @@ class World:
     def rows(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run a statement on the stack's database."""
         url = (self.stack.dir.secrets / "database-url").read_text().strip()
-
-        async def run() -> list[asyncpg.Record]:
-            connection = await asyncpg.connect(url)
-            try:
-                return list(await connection.fetch(statement, *arguments))
-            finally:
-                await connection.close()
-
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            return pool.submit(asyncio.run, run()).result()
+        return ROWS.fetch(url, statement, *arguments)
 
     def unchanged(self) -> dict[str, list[str]]:
         """Return what a refused request must leave as it is."""
@@ -338,10 +329,7 @@ class World:
 
 
 def wait_until(condition: Callable[[], object], what: str, within: float = 60) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.03)
+    until(condition, lambda: what, within)
 
 
 def tree(root: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def running_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def site(running_site: Site) -> Iterator[Site]:
     """The session's stack whose parts may be killed; afterwards it is whole again, and no import is open."""
     running_site.stack.wait_ready()
+    running_site.until(running_site.is_whole)
     yield running_site
     running_site.hub.clear()
     for row in running_site.rows("SELECT id::text FROM import_tasks WHERE finished_at IS NULL"):

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stowage.hub import create_app
 from stowage.hub.answers import RangeNotSatisfiable, parse_range
+from tests.patience import until
 
 HTML = b"<!doctype html><html><body><h1>It works, but it is no hub</h1></body></html>"
 LETTER = b"\xee"
@@ -169,10 +170,7 @@ class FaultHub:
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Block until `condition` holds; in async code call it by `asyncio.to_thread`. Fails after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {seconds} s; the hub saw {self.requests[-5:]}"
-            time.sleep(0.005)
+        until(condition, lambda: f"not within {seconds} s; the hub saw {self.requests[-5:]}", seconds)
 
     def seen(self, path: str = "", method: str | None = None) -> list[SeenRequest]:
         """Return the requests whose path the regex is found in, oldest first."""

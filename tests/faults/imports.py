@@ -22,6 +22,7 @@ from tests.conftest import RunningStack
 from tests.e2e.world import OPEN, Files, Folder, Model, Person, World, manifest
 from tests.faults.hub import FaultHub, Rule, SeenRequest
 from tests.faults.models import digest_tree
+from tests.patience import until
 
 LOST = 8 << 20  # bytes of one connection that a kill may cost
 LEASE = 2.0  # seconds
@@ -90,6 +91,10 @@ class Site(World):
         self.stack.stop()
         self.stack = self._start(self.hub)
 
+    def is_whole(self) -> bool:
+        """Say whether each part of the stack runs: one that was killed starts again after a pause."""
+        return all(Path(f"/proc/{pid}").exists() for pid in self.stack.pids.values())
+
     def stop(self) -> None:
         for worker in self._workers:
             worker.kill()
@@ -129,14 +134,17 @@ class Site(World):
 
     def wait(self, imported: Import, within: float = 60) -> dict[str, Any]:
         """Wait for its end, through restarts of the manager and the database; returns the task."""
-        deadline = time.monotonic() + within
-        while True:
+        ended: dict[str, Any] = {}
+
+        def has_ended() -> bool:
             with suppress(httpx.HTTPError, AssertionError, ValueError):
                 task = self.task(imported.task_id)
                 if task["status"] not in OPEN:
-                    return task
-            assert time.monotonic() < deadline, f"{imported.task_id} does not end"
-            time.sleep(0.05)
+                    ended.update(task)
+            return bool(ended)
+
+        until(has_ended, lambda: f"{imported.task_id} does not end", within)
+        return ended
 
     def insist_on_success(self, imported: Import, within: float = 60) -> None:
         """Wait for its success and look at what it left."""

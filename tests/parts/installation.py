@@ -6,7 +6,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import httpx
 
 from stowage.processes import free_port
 from tests.faults.models import digest_tree
+from tests.patience import until
 
 OPEN = {"PENDING", "RUNNING", "NEEDS_APPROVAL"}
 EVERYTHING = ["create-vfolder", "upload-file", "download-file", "delete-vfolder"]
@@ -242,7 +242,4 @@ path = "{name}/archive"
 
 
 def wait_until(condition: Callable[[], object], what: str, within: float = 30) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+    until(condition, lambda: what, within)

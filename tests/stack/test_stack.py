@@ -6,7 +6,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stowage.data_dir import YOURS
+from tests.patience import until
 
 ME = "{ me { email role } }"
 
@@ -41,10 +41,7 @@ def below(data_dir: Path) -> set[int]:
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
+    until(condition, lambda: what, timeout)
 
 
 def has_another_process(stack: Any, part: str, pid: int) -> bool:
