@@ -176,13 +176,19 @@ async def _run(
     if fault := await _reservoir_fault(settings, app.state.proxies):
         log.error("a setting cannot be used", reason=fault)
     # Not gather: cancelled, it ends with the first part that does and leaves the others at the database.
+    stopping = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for name, run in parts.items():
-            group.create_task(_forever(name, run))
+            group.create_task(_forever(name, run, stopping))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # A part whose group ends with a fault gets that in place of the cancel.
+            stopping.set()
 
 
-async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    while True:
+async def _forever(name: str, run: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
         try:
             await run()
         except Exception:  # a run ends here; without the next one no import would ever be followed again

@@ -75,15 +75,21 @@ class Reconciler:
         self._proxies = proxies
         self._handover = handover or Handover(database, Vault(settings), proxies)
         self._lost: set[str] = set()
+        self._stopping = False
 
     async def run(self) -> None:
         """Run until cancelled. Lost connections to PostgreSQL and to proxies are waited out."""
         async with asyncio.TaskGroup() as group:
             for client in self._proxies.values():
                 group.create_task(self._serve(client))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                # Whose group ends with a fault gets that in place of the cancel.
+                self._stopping = True
 
     async def _serve(self, client: StorageProxyClient) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await self._lead(client)
             except* Unavailable:

@@ -19,9 +19,10 @@ from sqlalchemy import update
 from manager.app import create_app
 from manager.hosts import HOST_PERMISSIONS
 from manager.models import ArtifactRegistry, HostPermission, StorageProxy, User, UserStatus
+from manager.scanner import Scanner
 from manager.settings import Settings
 from migrations import migrate_manager
-from proxy_client.errors import Unavailable
+from proxy_client.errors import Internal, Unavailable
 from tests.conftest import PostgresServer
 from tests.graphql.served import SECRET, Manager, WireProxy, settings_in
 
@@ -62,6 +63,23 @@ async def test_a_stop_leaves_nothing_running_whenever_it_comes(
             for _ in range(rounds):
                 await asyncio.sleep(0)
         assert asyncio.all_tasks() == before, rounds
+
+
+async def test_a_part_that_fails_while_it_is_stopped_stops_all_the_same(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def failing(*_arguments: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise Internal("a fault in the same moment")
+
+    monkeypatch.setattr(Scanner, "run", failing)
+    async with asyncio.timeout(20), started(manager.settings, manager.proxy):
+        await begun.wait()
 
 
 async def test_a_registry_follows_its_settings(manager: Manager) -> None:

@@ -326,6 +326,26 @@ async def test_one_of_several_managers_follows_a_proxy_and_another_takes_over(wo
         await reached(world, task.id, ImportTaskStatus.SUCCEEDED)
 
 
+async def test_a_cancel_ends_it_though_a_fault_comes_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def failing(*_arguments: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise errors.Internal("a fault in the same moment")
+
+    monkeypatch.setattr(Reconciler, "_follow", failing)
+    running = asyncio.create_task(Reconciler(world.database, world.settings, world.proxies).run())
+    await begun.wait()
+    running.cancel()
+    ended, _ = await asyncio.wait([running], timeout=20)
+    assert ended
+
+
 async def test_every_change_is_announced(world: World, manager_database_url: str) -> None:
     heard: list[str] = []
 
