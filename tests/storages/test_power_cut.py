@@ -5,6 +5,7 @@ What the process gave to the kernel is in the kernel's memory; the image has onl
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import run
@@ -31,11 +32,13 @@ class Disk:
         self.mount = mount
         self._image = image
         self._cuts: list[Path] = []
+        self._cutting = threading.Lock()
 
     def cut(self) -> None:
-        path = self._image.with_name(f"cut{len(self._cuts)}")
-        run(["cp", "--sparse=always", self._image, path], check=True)
-        self._cuts.append(path)
+        with self._cutting:  # files are synced side by side
+            path = self._image.with_name(f"cut{len(self._cuts)}")
+            run(["cp", "--sparse=always", self._image, path], check=True)
+            self._cuts.append(path)
 
     def after(self) -> Iterator[Path]:
         for path in self._cuts:
