@@ -298,13 +298,19 @@ class Transfer:
 
     @contextmanager
     def _asked(self, file: PlannedFile, start: int, stop: int) -> Iterator[FileStream]:
-        with (
-            self._engine.gate.connection(self._claimant, self._line),
-            self._registry.open_range(
-                self._plan.model_id, self._plan.commit, file, start, stop, self._line
-            ) as stream,
-        ):
-            yield stream
+        opening = self._registry.open_range(
+            self._plan.model_id, self._plan.commit, file, start, stop, self._line
+        )
+        with self._engine.gate.connection(self._claimant, self._line):
+            asked = time.monotonic()
+            with opening as stream:
+                self._wait_ended(time.monotonic() - asked)
+                yield stream
+
+    def _wait_ended(self, seconds: float) -> None:
+        """Count how long a receiver waited for the source."""
+        with self._lock:
+            self._waited += seconds
 
     def _wait(self, patience: Patience, fault: SourceError) -> None:
         if isinstance(fault, RetryLater):
@@ -397,8 +403,7 @@ class Transfer:
         asked = time.monotonic()
         count = stream.readinto(view)
         waited = time.monotonic() - asked
-        with self._lock:
-            self._waited += waited
+        self._wait_ended(waited)
         if not count:
             raise SourceUnavailable(f"the registry ended {file.path} before its {file.size} bytes were there")
         floor.count(count, waited)
