@@ -27,6 +27,7 @@ from tests.patience import until
 LOST = 8 << 20  # bytes of one connection that a kill may cost
 LEASE = 2.0  # seconds
 ATTEMPTS = 4
+CONNECTIONS = 16  # worker.connections-per-host, as it is without a setting
 SETTINGS = f"""
 [transfer]
 backoff-initial = 0.05
