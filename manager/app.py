@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -293,6 +293,10 @@ class RequestScope:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
+            except (
+                ClientDisconnect
+            ):  # who browses on leaves requests half sent: nobody is there to be answered
+                log.info("the caller went away", path=scope["path"])
             except Exception:  # a request ends here: its caller learns the request id and nothing else
                 log.exception("request failed", path=scope["path"])
                 if started:

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from sqlalchemy import update
+from starlette.types import Message
 
 from manager.app import create_app
 from manager.hosts import HOST_PERMISSIONS
@@ -52,6 +53,49 @@ async def test_the_start_writes_what_the_settings_speak_of_once(manager: Manager
     assert (host, user, project) == ("local:volume1", None, None)
     assert permissions == list(HOST_PERMISSIONS)
     assert [row[1:3] for row in await manager.rows(User)] == [("admin@localhost", "ADMIN")]
+
+
+async def test_a_caller_that_goes_away_amid_its_request_is_no_error(
+    manager: Manager, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a browser does that is sent elsewhere."""
+    transport = manager.http._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    told: list[Message] = [
+        {"type": "http.request", "body": b'{"query"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return told.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/graphql",
+        "raw_path": b"/graphql",
+        "query_string": b"",
+        "root_path": "",
+        "server": ("manager", 80),
+        "client": ("127.0.0.1", 1),
+        "headers": [
+            (b"host", b"manager"),
+            (b"content-type", b"application/json"),
+            (b"authorization", f"Bearer {manager.admin.token}".encode()),
+        ],
+    }
+    await transport.app(scope, receive, send)
+    assert sent == []
+    logged = capsys.readouterr().out
+    assert "the caller went away" in logged
+    assert "Traceback" not in logged
 
 
 async def test_a_stop_leaves_nothing_running_whenever_it_comes(
