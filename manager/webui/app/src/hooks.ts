@@ -8,6 +8,7 @@ import { connection, session } from "./client";
 import { type TaskDetailFragment, TaskByIdDocument, type TaskFragment, TaskUpdatedDocument } from "./graphql/generated";
 import type { ConnectionState } from "./lib/connection";
 import { remaining, type Sample, speed, withSample } from "./lib/progress";
+import { isOpen, later } from "./lib/standing";
 import type { SessionState, SessionUser } from "./lib/session";
 
 export const useConnection = (): ConnectionState => useSyncExternalStore(connection.subscribe, connection.snapshot);
@@ -95,9 +96,6 @@ export function useSettled<Value>(value: Value, milliseconds: number): Value {
   return settled;
 }
 
-export const isOpen = (status: TaskFragment["status"]): boolean =>
-  status === "PENDING" || status === "RUNNING" || status === "NEEDS_APPROVAL";
-
 /** Follow a task: how it stands, then each change as it comes. A stream that broke is begun again. */
 export function useTask(id: string): {
   task: TaskDetailFragment | null | undefined;
@@ -111,15 +109,15 @@ export function useTask(id: string): {
     variables: { id },
     pause: asked === undefined || asked === null || !isOpen(asked.status),
   });
-  // Whichever came last is how it stands.
+  // Whichever came last is how it stands, but for an answer that the stream has overtaken.
   const [latest, setLatest] = useState<TaskDetailFragment | null | undefined>(undefined);
   useEffect(() => setLatest(undefined), [id]);
   useEffect(() => {
-    if (asked !== undefined) setLatest(asked);
+    if (asked !== undefined) setLatest((known) => later(known, asked));
   }, [asked]);
   const live = told.data?.importTaskUpdated;
   useEffect(() => {
-    if (live !== undefined) setLatest(live);
+    if (live !== undefined) setLatest((known) => later(known, live));
   }, [live]);
   const broke = told.error !== undefined;
   useEffect(() => {

@@ -2,10 +2,11 @@ import { type ReactElement, useState } from "react";
 import { Link, useSearch } from "wouter";
 
 import { FolderByIdDocument, type FolderByIdQuery, FolderFilesDocument, FolderModelsDocument, type FolderModelsQuery, RoomDocument, TasksDocument } from "../graphql/generated";
-import { isOpen, useData, useEvery, useMe, useTitle } from "../hooks";
+import { useData, useEvery, useMe, useTitle } from "../hooks";
 import { codeOf, describe } from "../lib/errors";
 import { bytes, count, moment, shortCommit } from "../lib/format";
 import { uuidOf } from "../lib/ids";
+import { isOpen } from "../lib/standing";
 import { Icon } from "../ui/icons";
 import { Breakable, Button, Copy, CopyLine, Empty, Loading, Meter, Note, Skeleton, Tag, Time } from "../ui/parts";
 import { PERMISSIONS, statusText } from "./folders";

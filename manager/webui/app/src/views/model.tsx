@@ -3,11 +3,12 @@ import { useQuery } from "urql";
 import { Link } from "wouter";
 
 import { ModelDocument, type ModelQuery, ReadmeDocument, RevisionTasksDocument } from "../graphql/generated";
-import { isOpen, useData, useEvery, useMe, useTitle } from "../hooks";
+import { useData, useEvery, useMe, useTitle } from "../hooks";
 import { describe } from "../lib/errors";
 import { bytes, count, shortCommit } from "../lib/format";
 import { nameParts, uuidOf } from "../lib/ids";
 import { readReport } from "../lib/verification";
+import { isOpen } from "../lib/standing";
 import { Icon, StowPlan } from "../ui/icons";
 import { ArtifactStatusTag, Breakable, Button, Copy, Empty, Loading, Note, Skeleton, Tag, TaskStatusTag, Time, Verified } from "../ui/parts";
 import { VerificationReport } from "../ui/report";

@@ -4,12 +4,13 @@ import { Link } from "wouter";
 import { navigate } from "wouter/use-browser-location";
 
 import { ApproveTaskDocument, CancelTaskDocument, ImportDocument, type ImportStep, RejectTaskDocument, RetryTaskDocument, type TaskDetailFragment } from "../graphql/generated";
-import { isOpen, useMe, usePace, useTask, useTitle } from "../hooks";
+import { useMe, usePace, useTask, useTitle } from "../hooks";
 import { describe, errorText, remedy } from "../lib/errors";
 import { bytes, count, duration, moment, rate } from "../lib/format";
 import { uuidOf } from "../lib/ids";
 import { fraction } from "../lib/progress";
 import { readReport } from "../lib/verification";
+import { isOpen } from "../lib/standing";
 import { announce } from "../ui/announce";
 import { Dialog } from "../ui/dialog";
 import { Icon } from "../ui/icons";

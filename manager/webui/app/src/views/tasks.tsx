@@ -3,11 +3,12 @@ import { Link, useSearch } from "wouter";
 import { navigate } from "wouter/use-browser-location";
 
 import { type ImportTaskStatus, TasksDocument, type TasksQuery } from "../graphql/generated";
-import { isOpen, useData, useEvery, useLiveTask, useMe, usePace, useTitle } from "../hooks";
+import { useData, useEvery, useLiveTask, useMe, usePace, useTitle } from "../hooks";
 import { describe, errorText } from "../lib/errors";
 import { bytes, count, duration, rate } from "../lib/format";
 import { uuidOf } from "../lib/ids";
 import { fraction } from "../lib/progress";
+import { isOpen } from "../lib/standing";
 import { Breakable, Button, Empty, Loading, Note, Progress, Skeleton, TaskStatusTag, Time } from "../ui/parts";
 
 type Row = NonNullable<TasksQuery["importTasks"]>["edges"][number]["node"];
