@@ -109,16 +109,6 @@ async def test_what_lasts_fails_with_its_code_in_bounded_time(proxy: Proxy, faul
     assert await proxy.digests("folder", model) == {}
 
 
-async def test_small_files_from_far_away_come_over_all_connections_that_a_host_may_have(proxy: Proxy) -> None:
-    model = proxy.model({f"{number}.json": f"{number}".encode() for number in range(160)})
-    proxy.hub.set(Rule(path=f"{model.id}/resolve/", delay=0.2))
-    proxy.hub.forget()
-
-    await proxy.succeeded(await proxy.order(model, "folder", "folder", "folder"))
-
-    assert proxy.hub.max_open_downloads == 16
-
-
 async def test_retries_never_stack(proxy: Proxy) -> None:
     model = proxy.model({BIG: MIB})
     proxy.hub.set(at(model, Rule(status=500)))
