@@ -1,6 +1,7 @@
 """The figures of README.md from what `--json` wrote: `python -m benchmarks.table FILE…` prints Markdown."""
 
 import json
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +27,8 @@ def transfers(results: Sequence[Json]) -> Iterator[str]:
             continue
         mine = medians["stowage"]
         ratios = [f"{mine / medians[name]:.2f}" if name in medians else "" for name in RIVALS]
-        cpu = sorted(cost["cpu_seconds"] for cost in each["imports"])
-        told = [f"{cpu[len(cpu) // 2] * GIB / each['size']:.2f}"]
+        cpu = statistics.median(cost["cpu_seconds"] for cost in each["imports"])
+        told = [f"{cpu * GIB / each['size']:.2f}"]
         told.append(f"{each['sha256_cpu_seconds_per_gib']:.2f}")
         told.append(f"{max(cost['peak_rss'] for cost in each['imports']) / 1e6:.0f}")
         yield f"| {each['case']}, {each['source']} | {mine:.2f} | " + " | ".join([*ratios, *told]) + " |"
