@@ -1,6 +1,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -383,15 +384,20 @@ def test_a_start_that_fails_forgets_no_registry(start_stack: Callable[..., Any],
 
 def test_the_first_model_lies_where_up_says(start_stack: Callable[..., Any], tmp_path: Path) -> None:
     stack = start_stack(tmp_path / "data", arguments=("--import", "sample/tiny-bert"))
-    wait_until(lambda: "It lies in" in stack.output.read_text(), "no import", timeout=60)
 
-    told = stack.output.read_text()
-    place = Path(told.split("It lies in")[1].split("\n")[1])
+    def place_told() -> Path | None:
+        # The whole line of the path, and what follows it: it may be read while it is written.
+        found = re.search(r"It lies in[^\n]*\n(\S+)\n", stack.output.read_text())
+        return Path(found[1]) if found else None
+
+    wait_until(place_told, "no import", timeout=60)
+    place = place_told()
+    assert place is not None
 
     sample = stack.dir.hub / "sample" / "tiny-bert"
     assert (place / "config.json").read_bytes() == (sample / "config.json").read_bytes()
     assert place.is_relative_to(stack.volume)
-    assert f"{stack.url}/graphql" in told
+    wait_until(lambda: f"{stack.url}/graphql" in stack.output.read_text(), "nothing after the place")
     assert stack.is_ready(), "and it stays up"
 
 
