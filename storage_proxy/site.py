@@ -23,7 +23,7 @@ from storage_proxy.transfer.gate import ConnectionGate
 from storage_proxy.verifiers.verification import Verification
 from storage_proxy.volumes.pool import VolumePool
 
-_BUFFERS = 64  # of 512 KiB each, for all imports of a worker
+_BUFFERS = 48  # of 512 KiB each, for all imports of a worker
 
 
 @dataclass
