@@ -293,9 +293,7 @@ class RequestScope:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
-            except (
-                ClientDisconnect
-            ):  # who browses on leaves requests half sent: nobody is there to be answered
+            except ClientDisconnect:  # a browser that is sent elsewhere: nobody is there to be answered
                 log.info("the caller went away", path=scope["path"])
             except Exception:  # a request ends here: its caller learns the request id and nothing else
                 log.exception("request failed", path=scope["path"])

@@ -181,7 +181,7 @@ class DirectoryWriter(StagedWriter):
 
     def _in_order(self, buffer: _Queued) -> bool:
         end = self._queue_end if self._queue or self._writing else self._frontier
-        return buffer.offset == end and not self._stopping and self._fault is None
+        return buffer.offset == end and self._at_work
 
     def _write_behind(self) -> None:
         batch: list[_Queued] = []
@@ -209,7 +209,7 @@ class DirectoryWriter(StagedWriter):
         with self._lock:
             self._writing = 0
             self._changed.notify_all()
-            while not self._queue and not self._stopping and self._fault is None:
+            while not self._queue and self._at_work:
                 self._to_write.wait()
             if self._fault is not None:
                 return []
@@ -261,7 +261,7 @@ class DirectoryWriter(StagedWriter):
                 while left:
                     self._count(left[0], whole)
                     buffer = left.popleft()
-                    if len(buffer.data) and buffer.offset == self._frontier and self._hashes:
+                    if len(buffer.data) and buffer.offset == self._frontier and self._at_work:
                         self._waiting[buffer.offset] = buffer
                     else:
                         free.append(buffer)
@@ -275,7 +275,7 @@ class DirectoryWriter(StagedWriter):
         return whole
 
     @property
-    def _hashes(self) -> bool:
+    def _at_work(self) -> bool:
         return not self._stopping and self._fault is None
 
     def _count(self, buffer: _Queued, whole: dict[int, int]) -> None:
@@ -403,9 +403,9 @@ class DirectoryWriter(StagedWriter):
     def _next_to_hash(self) -> tuple[int, int, list[_Queued]] | None:
         """Return the next range, with the buffers that hold it, the first one last; without any it is read back."""
         with self._lock:
-            while self._hashed >= self._frontier and self._hashes:
+            while self._hashed >= self._frontier and self._at_work:
                 self._to_hash.wait()
-            if not self._hashes:
+            if not self._at_work:
                 return None
             begin = end = self._hashed
             batch: list[_Queued] = []
