@@ -1,7 +1,7 @@
 /** What several views do alike. */
 
 import type { AnyVariables, TypedDocumentNode } from "@urql/core";
-import { createContext, useCallback, useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { createContext, type RefObject, useCallback, useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { useQuery, useSubscription, type UseQueryState } from "urql";
 
 import { connection, session } from "./client";
@@ -84,6 +84,15 @@ export function useNow(milliseconds: number | null): number {
   const [now, setNow] = useState(Date.now);
   useEvery(milliseconds, () => setNow(Date.now()));
   return now;
+}
+
+/** Bring the focus to the first field that is wrong, once the page shows which one that is. */
+export function useFaultFocus(form: RefObject<HTMLElement | null>): () => void {
+  const [faults, setFaults] = useState(0);
+  useEffect(() => {
+    if (faults > 0) form.current?.querySelector<HTMLElement>("[aria-invalid]")?.focus();
+  }, [faults, form]);
+  return useCallback(() => setFaults((before) => before + 1), []);
 }
 
 /** A value that has stayed the same for a while. */

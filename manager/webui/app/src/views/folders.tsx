@@ -4,7 +4,7 @@ import { Link } from "wouter";
 import { navigate } from "wouter/use-browser-location";
 
 import { CreateFolderDocument, FoldersDocument, type FoldersQuery, RoomDocument, VolumesDocument } from "../graphql/generated";
-import { useData, useMe, useSettled, useTitle } from "../hooks";
+import { useData, useFaultFocus, useMe, useSettled, useTitle } from "../hooks";
 import { describe, formErrors, type FormErrors, NO_ERRORS } from "../lib/errors";
 import { bytes, count } from "../lib/format";
 import { uuidOf } from "../lib/ids";
@@ -192,9 +192,10 @@ function NewFolderDialog({ onClose }: { onClose: () => void }): ReactElement {
   const [busy, setBusy] = useState(false);
   const [errors, setErrors] = useState<FormErrors>(NO_ERRORS);
   const form = useRef<HTMLFormElement>(null);
+  const focusFault = useFaultFocus(form);
   const refuse = (refused: FormErrors): void => {
     setErrors(refused);
-    requestAnimationFrame(() => form.current?.querySelector<HTMLElement>("[aria-invalid]")?.focus());
+    focusFault();
   };
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();

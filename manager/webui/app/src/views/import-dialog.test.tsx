@@ -78,7 +78,10 @@ beforeEach(() => {
     return Promise.resolve(new Response(JSON.stringify({ data: null, ...answer }), { status: 200, headers: { "Content-Type": "application/json" } }));
   });
 });
-afterEach(cleanup);
+afterEach(() => {
+  cleanup();
+  vi.unstubAllGlobals();
+});
 
 function open(): ReturnType<typeof vi.fn<() => void>> {
   const onClose = vi.fn<() => void>();
@@ -106,6 +109,11 @@ test("somebody without a folder makes one, and it is for models", async () => {
 });
 
 test("a name that is taken is told at the name, and nothing typed is lost", async () => {
+  // A frame may come before the page shows the fault, which is too early for the focus.
+  vi.stubGlobal("requestAnimationFrame", (frame: FrameRequestCallback) => {
+    frame(0);
+    return 0;
+  });
   answers["CreateFolder"] = () => refusal("there is a folder bert already; choose another name", "CONFLICT", "input.name");
   open();
   const name = await screen.findByLabelText("Name of the new folder");
@@ -113,6 +121,7 @@ test("a name that is taken is told at the name, and nothing typed is lost", asyn
   await userEvent.click(screen.getByRole("button", { name: "Make folder and import" }));
   expect((await screen.findByRole("alert")).textContent).toBe("There is a folder bert already; choose another name.");
   expect(name.getAttribute("aria-invalid")).toBe("true");
+  await waitFor(() => expect(document.activeElement).toBe(name));
   expect(name).toHaveProperty("value", "bert");
   expect(screen.getByLabelText(/^Path in the folder/)).toHaveProperty("value", "models/b");
   expect(sent("Import")).toEqual([]);
@@ -163,6 +172,7 @@ test("a folder that could not take the model is not made", async () => {
   await screen.findByLabelText("Name of the new folder");
   await userEvent.click(screen.getByRole("button", { name: "Make folder and import" }));
   expect((await screen.findByRole("alert")).textContent).toMatch(/^Your quota leaves 200 B, and the model needs 1000 B/);
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByRole("radio", { name: "New folder for models" })));
   expect(sent("CreateFolder")).toEqual([]);
 });
 

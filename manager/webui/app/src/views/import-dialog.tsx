@@ -12,7 +12,7 @@ import {
   VolumesDocument,
   WritableFoldersDocument,
 } from "../graphql/generated";
-import { useData, useMe, useSettled } from "../hooks";
+import { useData, useFaultFocus, useMe, useSettled } from "../hooks";
 import { formErrors, type FormErrors, sentence } from "../lib/errors";
 import { bytes, count } from "../lib/format";
 import { uuidOf } from "../lib/ids";
@@ -46,6 +46,7 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
   const [busy, setBusy] = useState(false);
   const [made, setMade] = useState<FolderFragment[]>([]);
   const body = useRef<HTMLFormElement>(null);
+  const focusFault = useFaultFocus(body);
   const revision = revisions.find((each) => each.id === form.revisionId);
   const isNew = form.target === "new";
 
@@ -64,7 +65,7 @@ export function ImportDialog({ modelName, revisions, revisionId, onClose }: Prop
   const refuse = (errors: FormErrors): void => {
     act({ kind: "refused", errors });
     setBusy(false);
-    requestAnimationFrame(() => body.current?.querySelector<HTMLElement>("[aria-invalid], .note-bad")?.focus());
+    focusFault();
   };
 
   const submit = async (event: FormEvent): Promise<void> => {
@@ -312,7 +313,14 @@ function FolderChoice({ target, made, error, onTarget }: { target: string | null
           </Button>
         )}
         <label className="option option-new">
-          <input type="radio" name="folder" value="new" checked={target === "new"} onChange={() => onTarget("new")} />
+          <input
+            type="radio"
+            name="folder"
+            value="new"
+            checked={target === "new"}
+            aria-invalid={error && target === "new" ? true : undefined}
+            onChange={() => onTarget("new")}
+          />
           <span className="option-main">
             <span className="option-name">
               <Icon name="plus" size={14} />
