@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 from uuid import UUID
 
+from proxy_client import paths
 from proxy_client.wire import Finding, Waiver
 from storage_proxy.storages.base import Digests, PlannedFile
 from storage_proxy.verifiers.policy import Policy
@@ -19,8 +20,8 @@ Verdict = Literal["clean", "flagged", "incomplete", "blocked"]
 Severity = Literal["note", "flag", "block"]
 """`note` is for people and changes no verdict; `flag` asks for an approval; `block` refuses."""
 
-LONGEST_PATH = 5000
-"""Characters of a file's name in a report."""
+LONGEST_PATH = 4 * paths.LONGEST_PATH
+"""Characters of a file's name in a report: of every name, escaped, as it may be."""
 _LONGEST_TEXT = 500
 _SEVERITIES: dict[str, Verdict] = {"note": "clean", "flag": "flagged", "block": "blocked"}
 
@@ -162,9 +163,9 @@ def judge(outcomes: Sequence[Outcome], planned: Collection[str]) -> Verdict:
 
 
 def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
-    r"""Return a stranger's text as it may stand in a report: control characters and lone surrogates escaped, cut."""
-    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return "".join(
+    r"""Return a stranger's text as it may stand in a report: control characters and lone surrogates escaped, then cut."""
+    escaped = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in cut
+        for char in text[: longest + 1]
     )
+    return escaped if len(escaped) <= longest else f"{escaped[: longest - 1]}…"

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy_client.wire import Finding, Waiver
@@ -146,8 +146,12 @@ def test_a_waived_finding_does_not_count_and_a_gap_still_does() -> None:
 
 
 @given(st.text())
+@example("\0" * 499)
+@example("\0" * 501)
 def test_a_report_holds_only_what_can_be_printed_and_stored(text: str) -> None:
     shown = plain(text)
 
     assert shown.isprintable()
     assert shown.encode().decode() == shown
+    assert len(shown) <= 500
+    assert plain(shown) == shown
