@@ -135,7 +135,12 @@ def kind_of(head: bytes, size: int | None) -> Kind:  # noqa: C901, PLR0912 -- on
         return Kind.BZIP2
     if head[:3] == b"\x5d\0\0" and len(head) >= 13 and head[13:14] == b"\0":
         return Kind.LZMA
-    if head[2:4] == b"\r\n" and head[1:2] in b"\x0b\x0c\x0d\x0e\x0f" and len(head) >= 16:
+    if (
+        head[2:4] == b"\r\n"
+        and head[1:2] in b"\x0b\x0c\x0d\x0e\x0f"
+        and len(head) >= 16
+        and _holds_code(head)
+    ):
         return Kind.PYC
     if is_header(head[:512]) or head[257:262] == b"ustar":
         return Kind.TAR
@@ -185,6 +190,13 @@ def _dos_or_windows(head: bytes) -> Kind | None:
     if blocks > 0 and 2 <= paragraphs <= 0x100 and relocations_at in {0x1C, 0x1E, 0x20, 0x40}:
         return Kind.DOS
     return None
+
+
+def _holds_code(head: bytes) -> bool:
+    """Tell bytecode from weights that begin with its number: it has flags (PEP 552), or a code object behind one of its old headers."""
+    return int.from_bytes(head[4:8], "little") <= 3 or any(
+        head[at : at + 1] in {b"c", b"\xe3"} for at in (8, 12, 16)
+    )
 
 
 def _is_safetensors(head: bytes, size: int | None) -> bool:

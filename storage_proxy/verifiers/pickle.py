@@ -73,6 +73,8 @@ class _Examined:
         self.gap: str | None = None
 
     def take(self, pickle: Pickle) -> None:
+        if _is_noise(pickle):
+            return
         if self._policy.allow_pickle is AllowPickle.NEVER and _is_meant(pickle):
             self._find("pickle-refused", "is a pickle, and none is allowed")
         if pickle.calls_result:
@@ -135,6 +137,19 @@ def _rule(named: NamedGlobal) -> str:
     if named.computed:
         return "pickle-computed-global"
     return "pickle-dotted-name" if "." in named.name else "pickle-global"
+
+
+def _is_noise(pickle: Pickle) -> bool:
+    """Whether these are weights that begin by chance as a pickle does that calls a number of the extension registry, and then breaks off.
+
+    Nobody has registered it, so that an unpickler ends at that number. A pickle that is whole or has a header is taken at its word.
+    """
+    numbers = all(named.module == EXTENSION for named in pickle.globals.values())
+    return (
+        pickle.ending is Ending.BROKEN
+        and not (pickle.header or pickle.calls_result or pickle.torn_frame)
+        and numbers
+    )
 
 
 def _is_meant(pickle: Pickle) -> bool:

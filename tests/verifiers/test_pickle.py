@@ -94,6 +94,14 @@ def test_each_trick_has_a_rule_of_its_own(name: str, rule: str) -> None:
     assert rules(examine(hostile()[name])) == {rule}
 
 
+def test_weights_that_begin_by_chance_with_a_number_of_the_extension_registry_are_clean() -> None:
+    weights = b"\x83%\x9f)\x81&\x1b\xa5" + bytes(range(200))
+
+    assert examine(weights) == FileResult()
+    for meant in (b"\x80\x02" + weights, b"\x83%\x9f)\x81.", b"\x83%\x9f)\x81cos\nsystem\n)R\xff"):
+        assert worst_severity(examine(meant).findings) == "blocked"
+
+
 def test_what_comes_behind_a_broken_pickle_is_not_covered() -> None:
     content = harmless()["torch tensor"]
     result = examine(content[:-1])

@@ -127,6 +127,8 @@ def test_a_container_that_cannot_be_opened_is_not_covered(name: str, magic: byte
         ("config.json", '{"auto_map": {"AutoModel": "modeling_x.XModel"}}'.encode("utf-16")),
         ("modeling_x.py", b"import torch\n"),
         ("__pycache__/x.pyc", b"\xa7\x0d\r\n" + bytes(60)),
+        ("model.bin", b"\x42\x0d\r\n" + bytes(12) + b"\xe3" + bytes(60)),
+        ("model.bin", b"\x33\x0d\r\n\x8f\x11\x22\x5a" + bytes(4) + b"\xe3" + bytes(60)),
         ("convert", b"#!/usr/bin/env python3\nprint()\n"),
         ("model.mar", make.zipped({"handler.py": b"import os\n"})),
     ],
