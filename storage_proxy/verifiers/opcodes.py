@@ -456,7 +456,7 @@ class Machine:
         self._stack.append(Kind.RESULT)
 
     def _next_buffer(self) -> None:
-        self._stack.append(Kind.RESULT)
+        self._stack.append(Kind.DATA)  # bytes that lie beside the pickle
 
     def _protocol(self) -> None:
         if self._source.take(1)[0] > HIGHEST_PROTOCOL:

@@ -102,6 +102,11 @@ def test_weights_that_begin_by_chance_with_a_number_of_the_extension_registry_ar
         assert worst_severity(examine(meant).findings) == "blocked"
 
 
+def test_nobody_calls_a_buffer_that_lies_beside_the_pickle() -> None:
+    assert examine(b"\x97M\0\0\x81\x18\0\0\xbb") == FileResult()
+    assert examine(b"\x80\x05\x97.") == FileResult()
+
+
 def test_what_comes_behind_a_broken_pickle_is_not_covered() -> None:
     content = harmless()["torch tensor"]
     result = examine(content[:-1])
