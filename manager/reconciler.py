@@ -16,7 +16,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, and_, func, not_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, not_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -165,12 +165,16 @@ class Reconciler:
         orders, cancels, questions, decisions = _Rest(), _Rest(), _Rest(), _Rest()
         while True:
             with translated():
-                await connection.execute(text("SELECT 1"))  # the lock lives and dies with this connection
+                # The lock lives and dies with this connection.
+                any_open = await connection.scalar(
+                    select(select(ImportTask.id).where(_open_at(client)).exists())
+                )
             try:
-                await self._order(client, grace, orders)
-                await self._repeat_cancels(client, cancels)
-                await self._repeat_decisions(client, decisions)
-                await self._ask_silent(client, questions)
+                if any_open:
+                    await self._order(client, grace, orders)
+                    await self._repeat_cancels(client, cancels)
+                    await self._repeat_decisions(client, decisions)
+                    await self._ask_silent(client, questions)
             except _ProxyDown as down:
                 self._note_lost(client.name, str(down))
             # Whoever leads first also places what the process before it had no time for.
