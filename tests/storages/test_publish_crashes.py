@@ -19,7 +19,9 @@ from proxy_client.wire import OnConflict
 from storage_proxy.storages.vfs import VFSStorage
 from tests.storages.faults import KILLED, Faults, dying_at, fail
 from tests.storages.models import FAIL, OVERWRITE, Model, look, put
+from tests.storages.strace import turn
 
+A_THIRD = [pytest.param(3, id="a third"), pytest.param(1, id="all", marks=pytest.mark.soak)]
 OLD = Model({"config.json": b"old", "gone/deep/file": b"g", "kept": b"k", "edited": b"e"}, revision="v1")
 NEW = Model({"config.json": b"new", "sub/added": b"a", "kept": b"k", "same": b"s"}, revision="v2")
 USERS = {"mine": b"m", "sub2/mine": b"m2", "same": b"s"}
@@ -140,8 +142,9 @@ def assert_nothing_half_done(ground: Ground, folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "without renameat2"])
-def test_killed_at_any_change_it_is_rolled_forward(ground: Ground, renameat2: bool) -> None:
-    for number in itertools.count(1):
+@pytest.mark.parametrize("every", A_THIRD)
+def test_killed_at_any_change_it_is_rolled_forward(ground: Ground, renameat2: bool, every: int) -> None:
+    for number in itertools.count(1 + turn(every), every):
         folder = next(ground.folders)
         status = dying_at(number, folder.publish, renameat2=renameat2)
         if renameat2:
@@ -155,8 +158,9 @@ def test_killed_at_any_change_it_is_rolled_forward(ground: Ground, renameat2: bo
 
 
 @pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "without renameat2"])
-def test_killed_at_any_change_it_is_given_back(ground: Ground, renameat2: bool) -> None:
-    for number in itertools.count(1):
+@pytest.mark.parametrize("every", A_THIRD)
+def test_killed_at_any_change_it_is_given_back(ground: Ground, renameat2: bool, every: int) -> None:
+    for number in itertools.count(1 + turn(every), every):
         folder = next(ground.folders)
         status = dying_at(number, folder.publish, renameat2=renameat2)
         asyncio.run(folder.discard())
@@ -184,11 +188,12 @@ def test_killed_twice_it_is_still_rolled_forward(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "without renameat2"])
+@pytest.mark.parametrize("every", A_THIRD)
 def test_an_error_at_any_change_leaves_it_as_it_was(
-    ground: Ground, renameat2: bool, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, renameat2: bool, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = 0
-    for number in itertools.count(1):
+    for number in itertools.count(1 + turn(every), every):
         folder = next(ground.folders)
         with monkeypatch.context() as patch:
             faults = Faults(number, fail, renameat2=renameat2).install(patch)
@@ -204,11 +209,11 @@ def test_an_error_at_any_change_leaves_it_as_it_was(
         assert look(folder.root) == ground.after, number
         if faults.count < number:
             break
-    assert failed > 15
+    assert failed * every > 15
 
 
 def test_a_disk_that_dies_for_good_loses_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, recover in itertools.product(range(1, 60, 2), ("publish", "discard")):
+    for number, recover in itertools.product(range(1, 60, 4), ("publish", "discard")):
         folder = next(ground.folders)
         with monkeypatch.context() as patch:
             Faults(number, fail, for_good=True).install(patch)
