@@ -172,4 +172,9 @@ class Folder(RuleBasedStateMachine):
 
 
 TestFolder = Folder.TestCase
-TestFolder.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestFolder.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+@pytest.mark.soak
+class TestFolderForLong(Folder.TestCase):
+    settings = settings(max_examples=1000, stateful_step_count=25, deadline=None)
