@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.pool import NullPool
 
 from proxy_client.errors import Unavailable
+from proxy_client.opening import opened
 
 # Appendix A of the PostgreSQL manual: connection exceptions, shutdown and start-up, too many connections.
 _LOST = ("08", "57P0", "53300")
@@ -112,20 +113,7 @@ class Database:
 
 
 async def _connect(*where: Any, **details: Any) -> asyncpg.Connection:
-    """Open a connection as asyncpg does, but to its end: a cancel closes it then, within the `timeout`.
-
-    Cancelled midway, asyncpg leaves the end of its question about TLS as an error that nobody takes.
-    """
-    opening = asyncio.create_task(asyncpg.connect(*where, **details))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        while not opening.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
-            opening.result().terminate()
-        raise
+    return await opened(asyncpg.connect(*where, **details), asyncpg.Connection.terminate)
 
 
 @contextmanager

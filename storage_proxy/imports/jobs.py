@@ -30,6 +30,7 @@ from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import JobId
 
 from proxy_client.errors import Conflict, NotFound, Unavailable
+from proxy_client.opening import opened
 from proxy_client.wire import (
     ArtifactStorageImportStep,
     ImportFault,
@@ -473,22 +474,7 @@ class ChangeSignal:
 
 
 async def _connect(*where: Any, **details: Any) -> asyncpg.Connection:
-    """Open a connection as asyncpg does, but to its end: a cancel closes it then, within the `timeout`.
-
-    Cancelled midway, asyncpg leaves the end of its question about TLS as an error that nobody takes.
-    """
-    opened: list[asyncpg.Connection] = []
-
-    async def open_it() -> None:
-        opened.append(await asyncpg.connect(*where, **details))
-
-    try:
-        await to_the_end(open_it())
-    except asyncio.CancelledError:
-        for connection in opened:
-            connection.terminate()
-        raise
-    return opened[0]
+    return await opened(asyncpg.connect(*where, **details), asyncpg.Connection.terminate)
 
 
 @contextmanager
