@@ -7,6 +7,7 @@ repaired: a repaired name is another name, which somebody else may own.
 import unicodedata
 from functools import lru_cache
 
+MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 MANIFEST_FOLDER = ".stowage"
 STAGING_FOLDER = ".staging"
 RESERVED = frozenset({MANIFEST_FOLDER, STAGING_FOLDER})

@@ -18,11 +18,12 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from proxy_client.paths import MODEL_ID_PATTERN as MODEL_ID_PATTERN  # noqa: PLC0414 -- the wire's too
+
 TASK_ID_HEADER = "X-Stowage-Task-Id"
 REQUEST_ID_HEADER = "X-Request-Id"
 
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
-MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 COMMIT_PATTERN = r"^[0-9a-f]{40}([0-9a-f]{24})?$"
 URL_PATTERN = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -26,6 +26,7 @@ from proxy_client.errors import (
     error_for,
 )
 from stowage import documents
+from stowage.data_dir import default_data_dir
 from stowage.documents import (
     ArtifactRevision,
     ArtifactSummary,
@@ -150,8 +151,6 @@ def _starting(data_dir: Path) -> str | None:
 def _data_dir(environment: Mapping[str, str]) -> tuple[Path, str]:
     if named := environment.get("STOWAGE_DATA_DIR"):
         return Path(named), f"stowage up --data-dir {shlex.quote(named)}"
-    from stowage.stack import default_data_dir  # noqa: PLC0415 -- the stack brings everything that it starts
-
     return default_data_dir(), "stowage up"
 
 

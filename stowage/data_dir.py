@@ -6,13 +6,20 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from stowage.embedded_postgres import write_secret
-
 PROXY, VOLUME, STORAGE, REGISTRY = "local", "volume1", "archive", "huggingface"
 PROXY_SCHEMA = "stowage_proxy"
 YOURS = "# Below this line is yours: `stowage up` keeps it, and writes what stands above it anew."
 
 Value = str | int | Path | list[Path]
+
+
+def default_data_dir() -> Path:
+    """Return where the stack lies when nobody says: STOWAGE_DATA_DIR, else `stowage` in the user's data directory."""
+    if named := os.environ.get("STOWAGE_DATA_DIR"):
+        return Path(named)
+    # https://specifications.freedesktop.org/basedir-spec/: a path that is not absolute is to be ignored.
+    home = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (home if home.is_absolute() else Path.home() / ".local" / "share") / "stowage"
 
 
 class DataDir:
@@ -123,6 +130,17 @@ def write_configuration(path: Path, tables: Mapping[str, Mapping[str, Value]]) -
     wanted = "\n".join(parts) + "\n" + YOURS + theirs
     if wanted != present or not path.exists():
         replace_text(path, wanted)
+
+
+def write_secret(path: Path, value: str) -> None:
+    """Write a line to a file that only this user reads (0600); it is there whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 -- a mode from the start
+        file.write(value + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def replace_text(path: Path, text: str) -> None:

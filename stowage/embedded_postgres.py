@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from stowage.data_dir import write_secret
 from stowage.processes import CannotStart, dies_with_parent, free_port, port_is_free, tail
 
 USER = DATABASE = "stowage"
@@ -390,17 +391,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             except subprocess.TimeoutExpired:
                 continue
         return
-
-
-def write_secret(path: Path, value: str) -> None:
-    """Write a line to a file that only this user reads (0600); it is there whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 -- a mode from the start
-        file.write(value + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _wait_until_left(data: Path) -> None:

@@ -46,15 +46,6 @@ class AlreadyRunning(CannotStart):
     """A stack runs on this directory; it was left alone."""
 
 
-def default_data_dir() -> Path:
-    """Return where the stack lies when nobody says: STOWAGE_DATA_DIR, else `stowage` in the user's data directory."""
-    if named := os.environ.get("STOWAGE_DATA_DIR"):
-        return Path(named)
-    # https://specifications.freedesktop.org/basedir-spec/: a path that is not absolute is to be ignored.
-    home = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".local" / "share") / "stowage"
-
-
 @dataclass(frozen=True)
 class StackOptions:
     """What a stack is started with. Port 0 takes a free one, and the same again at the next start.

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from proxy_client.errors import BadRequest, Conflict, Forbidden, NotFound
-from proxy_client.wire import MODEL_ID_PATTERN
+from proxy_client.paths import MODEL_ID_PATTERN
 from stowage.client import StowageClient, connect
 from stowage.commands import epilog
 from stowage.commands.completion import complete_folder

@@ -56,7 +56,7 @@ def up(
 ) -> int:
     """Run all of Stowage on this machine, in the foreground."""
     with loading():
-        from stowage.stack import default_data_dir  # noqa: PLC0415 -- every other command starts without the stack
+        from stowage.data_dir import default_data_dir  # noqa: PLC0415 -- only here
         from stowage.up import up as run  # noqa: PLC0415 -- as above
 
     host, port = parse_listen(listen)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from proxy_client.wire import MODEL_ID_PATTERN
+from proxy_client.paths import MODEL_ID_PATTERN
 from stowage.hub.errors import InvalidLayout, RepoNotFound
 
 MANIFEST_NAME = ".hub.json"

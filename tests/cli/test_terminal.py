@@ -125,12 +125,19 @@ def test_the_exit_status_of_the_process_tells(manager: StandIn) -> None:
     assert subprocess.run(IMPORT, capture_output=True, env=unreachable, check=False).returncode == 3
 
 
-def test_version_starts_without_http_client_or_rich() -> None:
-    script = "import sys; from stowage.cli import main; main(['version']); print(*sys.modules)"
+def test_no_command_loads_what_it_does_not_need() -> None:
+    script = """if True:
+        import sys
+        from stowage.cli import main
+        for arguments in (["version"], ["import", "sample/tiny-bert", "--to", "models"]):
+            main(arguments)
+            print(*sys.modules)
+        """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    version, modules = done.stdout.splitlines()
+    version, told, asked = done.stdout.splitlines()
     assert re.fullmatch(r"stowage \d+\.\d+\.\d+\S*", version)
-    assert not {"httpx", "rich", "stowage.stack", "asyncio"} & set(modules.split())
+    assert not {"httpx", "rich", "stowage.stack", "asyncio"} & set(told.split())
+    assert not {"asyncpg", "stowage.stack", "proxy_client.wire", "asyncio"} & set(asked.split())
 
 
 def test_json_on_stdout_leaves_the_bar_to_a_terminal_on_stderr(manager: StandIn, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from manager.settings import load_settings as load_manager
 from proxy_client.errors import BadRequest
 from storage_proxy.settings import load_settings as load_proxy
-from stowage.data_dir import YOURS, DataDir
+from stowage.data_dir import YOURS, DataDir, default_data_dir
 from stowage.processes import free_port
-from stowage.stack import StackOptions, default_data_dir
+from stowage.stack import StackOptions
 
 
 @pytest.fixture
