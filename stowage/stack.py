@@ -149,8 +149,9 @@ class Stack:
         for each in self._parts.values():
             each.start_no_more()
         for name in ("manager", "worker", "proxy", "hub", "postgres"):
-            if part := self._parts.pop(name, None):
+            if part := self._parts.get(name):
                 await part.end()
+                del self._parts[name]  # not before: `hasten` reaches the one that is slow
         self._threads.shutdown()
         self._postgres.release()
         if self._lock is not None:

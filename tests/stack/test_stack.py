@@ -4,6 +4,7 @@ A start is dear. Each start of such a directory is a fixture that tells what it 
 with what it left.
 """
 
+import asyncio
 import functools
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,8 @@ import pytest
 
 from stowage.data_dir import YOURS, DataDir
 from stowage.embedded_postgres import EmbeddedPostgres
+from stowage.processes import Part
+from stowage.stack import Stack, StackOptions
 from tests.conftest import RunningStack
 from tests.patience import until
 
@@ -360,6 +364,34 @@ def test_a_stop_in_the_middle_of_the_first_import_ends_that_too(other: Life) -> 
 
 
 # Starts on a directory of their own.
+
+
+@pytest.mark.anyio
+async def test_a_second_signal_reaches_the_part_whose_stop_is_slow(tmp_path: Path) -> None:
+    def start() -> subprocess.Popen[bytes]:
+        deaf = functools.partial(signal.signal, signal.SIGTERM, signal.SIG_IGN)
+        return subprocess.Popen(["sleep", "600"], preexec_fn=deaf)  # noqa: PLW1509 -- fork and exec only
+
+    stack = Stack(StackOptions(tmp_path, "127.0.0.1", 0), say=print)
+    part = Part(
+        "manager",
+        start,
+        log=tmp_path / "log",
+        changed=lambda: None,
+        ended=lambda _part, _pause: None,
+        stop_signals=((signal.SIGTERM, 600.0), (signal.SIGKILL, 10.0)),
+    )
+    stack._parts["manager"] = part
+    with ThreadPoolExecutor() as threads:
+        part.keep(threads)
+        while part.process is None:
+            await asyncio.sleep(0)
+        stopping = asyncio.create_task(stack.stop())
+        await asyncio.sleep(0)
+        stack.hasten()
+        await stopping
+
+    assert part.process.poll() == -signal.SIGKILL
 
 
 def test_killed_parts_come_back_though_nobody_reads_the_output_until_ctrl_c(
