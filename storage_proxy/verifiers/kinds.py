@@ -104,6 +104,10 @@ _MAGICS: list[tuple[bytes, Kind]] = [
     (b"\xff\xd8\xff", Kind.PICTURE),
     (b"GIF8", Kind.PICTURE),
 ]
+_MAGICS_BY_FIRST = {
+    first: [(magic, kind) for magic, kind in _MAGICS if magic[0] == first]
+    for first in {magic[0] for magic, _ in _MAGICS}
+}
 _LONGEST_POINTER = 1024
 _FAT_ARCHITECTURES = 30  # of a fat Mach-O; a Java class has its version, 45 or more, in the same place
 _ISO_AT = 32769
@@ -122,7 +126,7 @@ def kind_of(head: bytes, size: int | None) -> Kind:  # noqa: C901, PLR0912 -- on
     """Say what content with this head is. `head` has 64 KiB or is everything; `size` None means larger than `head`."""
     if not head:
         return Kind.EMPTY
-    for magic, kind in _MAGICS:
+    for magic, kind in _MAGICS_BY_FIRST.get(head[0], ()):
         if head.startswith(magic):
             return kind if kind is not Kind.LFS_POINTER or _is_small(head, size) else Kind.TEXT
     if head[:3] == b"\x1f\x8b\x08" and len(head) >= 10 and head[3] < 32:

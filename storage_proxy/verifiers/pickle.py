@@ -3,6 +3,7 @@
 import re
 import sys
 from _compat_pickle import IMPORT_MAPPING
+from functools import lru_cache
 from typing import BinaryIO
 
 from proxy_client.wire import Finding
@@ -54,12 +55,16 @@ def examine_pickle(
     """
     budget = budget or Budget.of(policy.limits)
     examined = _Examined(policy, path, member)
-    words = {word for pair in ALLOWED | policy.allowed_globals for word in pair}
     try:
-        Machine(Source(stream), budget, examined.take, words, depth).run()
+        Machine(Source(stream), budget, examined.take, _words(policy.allowed_globals), depth).run()
     except LimitReached as exc:
         examined.gap = str(exc)
     return FileResult(tuple(examined.findings.values()), examined.gap is None, examined.gap)
+
+
+@lru_cache(maxsize=16)
+def _words(allowed: frozenset[tuple[str, str]]) -> frozenset[str]:
+    return frozenset(word for pair in ALLOWED | allowed for word in pair)
 
 
 class _Examined:

@@ -5,6 +5,7 @@ globals that the policy allows are no findings, and neither are the words of a t
 """
 
 import io
+import pickletools
 import sys
 from importlib.metadata import version
 from pathlib import PurePosixPath
@@ -22,6 +23,8 @@ LARGEST = 64 << 20
 _ARRAYS = (b"\x93NUMPY",)
 _PROTO = b"\x80"
 _ARCHIVES = (b"PK", b"7z")
+_ARCHIVE_END = b"PK\x05\x06"
+_OPCODES = frozenset(ord(opcode.code) for opcode in pickletools.opcodes)
 _LEAST = 64 << 10  # bytes that it gets of any file
 
 
@@ -42,17 +45,21 @@ class PicklescanVerifier(SandboxedVerifier):
         stream.seek(0)
         if head in _ARRAYS:
             return FileResult(covered=False, reason="picklescan reads arrays with numpy, which is not here")
-        from picklescan.scanner import SafetyLevel, scan_bytes  # noqa: PLC0415 -- for the worker processes alone
-
         # What scan_file_path does with the path that it opens.
         sure = head.startswith((_PROTO, *_ARCHIVES))
         if not sure:
             # It takes every byte for an opcode, four seconds a MiB: of what begins as no pickle it gets no more than an unpickler.
-            count = max(_LEAST, _reach(stream, policy, size))
+            stops = head[0] not in _OPCODES
+            count = _LEAST if stops else max(_LEAST, _reach(stream, policy, size))
             stream.seek(0)
-            stream = io.BytesIO(stream.read(count))
+            shown = stream.read(count)
+            if stops and _ARCHIVE_END not in shown:
+                return FileResult()
+            stream = io.BytesIO(shown)
         elif size <= _LEAST:
             stream = io.BytesIO(stream.read(size))  # from which it reads byte by byte in half the time
+        from picklescan.scanner import SafetyLevel, scan_bytes  # noqa: PLC0415 -- for the worker processes alone
+
         try:
             scanned = scan_bytes(stream, path, PurePosixPath(path).suffix, strict=True)
         except Exception as exc:  # noqa: BLE001 -- it raises anything over bytes that are no pickle; it has not looked then

@@ -16,7 +16,7 @@ from proxy_client.wire import Finding
 from storage_proxy.concurrency import side_by_side
 from storage_proxy.verifiers.base import FileResult, SandboxedVerifier, StagedFile
 from storage_proxy.verifiers.policy import Policy
-from storage_proxy.verifiers.worker import MOST_FILES, PAUSE
+from storage_proxy.verifiers.worker import MOST_FILES, NOTHING_FOUND, PAUSE
 from storage_proxy.volumes.threads import in_thread
 
 MEMORY = 1536 << 20
@@ -112,6 +112,8 @@ class _Worker:
             if not some:
                 raise _Died
             self._received += some
+        if len(body) == NOTHING_FOUND.size and not body[0]:
+            return {"findings": [], "covered": True, "reason": None, "seconds": NOTHING_FOUND.unpack(body)[0]}
         try:
             answer = json.loads(body)
         except ValueError as exc:

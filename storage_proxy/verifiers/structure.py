@@ -112,7 +112,10 @@ def _examine_data(content: Content, head: bytes) -> None:
     at = 512
     limit = content.known_size or len(head)
     while at < limit:
-        if content.read_at(at, len(_SUPERBLOCK)) == _SUPERBLOCK:
+        inside = at + len(_SUPERBLOCK) <= len(head)
+        if (
+            head[at : at + len(_SUPERBLOCK)] if inside else content.read_at(at, len(_SUPERBLOCK))
+        ) == _SUPERBLOCK:
             examine_embedded(content)
             break
         at *= 2

@@ -24,6 +24,8 @@ PAUSE = 0.1
 """Seconds; an answer that comes later than so long after the last ring rings at once."""
 _MOST_SILENT = 64 << 10  # bytes that wait unread without a ring; a socket holds more
 _COST = 1 << 10  # bytes that a socket needs beside each answer
+NOTHING_FOUND = struct.Struct("!xd")
+"""The answer over a file that was looked at wholly and in which nothing was found: a NUL, and the seconds. All others are JSON."""
 _LENGTH = struct.Struct("!I")
 _COLLECT = (
     20_000  # objects from one look for rubbish to the next: opcodes and findings are many and make no circles
@@ -66,8 +68,7 @@ class _Outlet:
         self._rang = time.monotonic()
         self._silent = 0
 
-    def put(self, answer: dict[str, Any]) -> None:
-        body = json.dumps(answer).encode()
+    def put(self, body: bytes) -> None:
         self._silent += len(body) + _COST
         if self._silent > _MOST_SILENT:
             # Its length first, so that who is woken waits for the rest, which may not fit.
@@ -91,7 +92,7 @@ def _run(
     path: str,
     size: int,
     policy: Policy,
-) -> dict[str, Any]:
+) -> bytes:
     key, module, name, arguments = chosen
     allow_cpu(policy.limits.seconds)
     started = time.monotonic()
@@ -99,10 +100,13 @@ def _run(
         if key not in verifiers:
             verifiers[key] = getattr(importlib.import_module(module), name)(**arguments)
         with open(descriptor, "rb", closefd=False) as stream:
-            answer = _answer(verifiers[key].examine(path, stream, size, policy))
+            result = verifiers[key].examine(path, stream, size, policy)
+        if result.covered and not result.findings and result.reason is None:
+            return NOTHING_FOUND.pack(time.monotonic() - started)
+        answer = _answer(result)
     except Exception as exc:  # noqa: BLE001 -- a verifier's run over one file ends here; its failure is never a pass
         answer = {"error": type(exc).__name__}
-    return answer | {"seconds": time.monotonic() - started}
+    return json.dumps(answer | {"seconds": time.monotonic() - started}).encode()
 
 
 def _answer(result: FileResult) -> dict[str, Any]:
