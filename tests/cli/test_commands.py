@@ -1,17 +1,17 @@
 """The commands against a whole stack, as a person runs them."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.stand_in import Outcome
 from tests.cli.terminal import on_a_terminal, without_escapes
 from tests.conftest import RunningStack
 from tests.faults.hub import FaultHub, Rule
@@ -33,10 +33,19 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultHub]:
 
 
 @pytest.fixture(scope="module")
-def shell(hub: FaultHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Shell"]:
+def stack(hub: FaultHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     stack = RunningStack(tmp_path_factory.mktemp("cli") / "data", hf_endpoint=hub.url)
-    yield Shell(stack)
+    yield stack
     stack.stop()
+
+
+@pytest.fixture
+def shell(stack: RunningStack, stowage: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> "Shell":
+    monkeypatch.setenv("STOWAGE_DATA_DIR", str(stack.dir.path))
+    # A whole stack answers to each question.
+    monkeypatch.setattr("stowage.commands.waiting.FASTEST", 0.1)
+    monkeypatch.setattr("stowage.commands.waiting.SLOWEST", 0.2)
+    return Shell(stack, stowage)
 
 
 @pytest.fixture(autouse=True)
@@ -46,37 +55,29 @@ def good_hub(hub: FaultHub) -> Iterator[None]:
 
 
 class Shell:
-    """Runs `stowage` as the administrator of a stack."""
+    """Runs `stowage` as the administrator of a stack: in this process, or as `command` in one of its own."""
 
-    def __init__(self, stack: RunningStack) -> None:
+    def __init__(self, stack: RunningStack, run: Callable[..., Outcome]) -> None:
         self.stack = stack
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("STOWAGE_")}
-        self.environment = kept | {"STOWAGE_DATA_DIR": str(stack.dir.path)}
+        self._run = run
+
+    def __call__(self, *arguments: str, token: str | None = None) -> Outcome:
+        with pytest.MonkeyPatch.context() as patch:
+            if token is not None:
+                patch.setenv("STOWAGE_TOKEN", token)
+            return self._run(*arguments)
+
+    def json(self, *arguments: str, token: str | None = None) -> Any:
+        done = self(*arguments, "--json", token=token)
+        assert done.status == 0, done.err
+        return json.loads(done.out)
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "stowage", *arguments]
 
-    def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def json(self, *arguments: str) -> Any:
-        done = self(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            self.command(*arguments),
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
 
@@ -90,17 +91,18 @@ def wait_for_line(process: "subprocess.Popen[str]", pattern: str) -> None:
 
 
 def test_a_scan_shows_every_branch(shell: Shell) -> None:
-    rows = [line.split() for line in shell("scan", MODEL).stdout.splitlines()[1:]]
+    rows = [line.split() for line in shell("scan", MODEL).out.splitlines()[1:]]
     assert sorted(row[1] for row in rows) == ["main", "v1.0"]
 
 
 def test_an_import_into_a_new_folder_is_exact_and_listed(shell: Shell, hub: FaultHub) -> None:
-    done = shell("import", MODEL, "--to", "walk", "--create")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "acme/halting@main: succeeded" in done.stdout
-    assert f"{MODEL}/main/onnx/part.bin" in done.stdout
-    assert "3 files, 2.0 MiB" in done.stdout
-    folder = re.search(r"^folder +walk \((\S+)\)$", done.stdout, re.MULTILINE)
+    with shell.start("import", MODEL, "--to", "walk", "--create") as importing:
+        out, err = importing.communicate()
+    assert (importing.returncode, err) == (0, "")
+    assert "acme/halting@main: succeeded" in out
+    assert f"{MODEL}/main/onnx/part.bin" in out
+    assert "3 files, 2.0 MiB" in out
+    folder = re.search(r"^folder +walk \((\S+)\)$", out, re.MULTILINE)
     assert folder
     arrived = digest_tree(place_of(shell, folder[1]) / MODEL / "main")
     assert arrived == digest_tree(hub.directory / MODEL)
@@ -118,8 +120,8 @@ def test_an_import_into_the_artifact_storage_happens_once(shell: Shell) -> None:
     first = shell.json("import", f"{MODEL}@v1.0")
     assert first["destination"]["storageName"] == "archive"
     again = shell("import", f"{MODEL}@v1.0")
-    assert again.returncode == 0
-    assert "holds it already" in again.stdout
+    assert again.status == 0
+    assert "holds it already" in again.out
     assert shell.json("import", f"{MODEL}@v1.0", "--force")["id"] not in {None, first["id"]}
 
 
@@ -128,7 +130,7 @@ def test_an_import_that_was_only_ordered_can_be_watched(shell: Shell, hub: Fault
     task_id = shell.json("import", MODEL, "--to", "watched", "--create", "--no-wait")["id"]
     with shell.start("task", "watch", task_id) as watching:
         wait_for_line(watching, r"download [4-5]\d%")
-        assert task_id in shell("task", "list", "--status", "running").stdout
+        assert task_id in shell("task", "list", "--status", "running").out
         hub.clear()
         out, err = watching.communicate()
     assert watching.returncode == 0, err
@@ -145,7 +147,7 @@ def test_a_watched_import_that_is_cancelled_exits_with_1(shell: Shell, hub: Faul
     assert waiting.returncode == 1
     assert "was cancelled" in err
     assert shell.json("folder", "files", "cancelled") == []
-    assert shell("task", "cancel", task["id"]).returncode == 0
+    assert shell("task", "cancel", task["id"]).status == 0
 
 
 def test_ctrl_c_leaves_the_import_running(shell: Shell, hub: FaultHub) -> None:
@@ -175,10 +177,10 @@ def test_a_wait_survives_a_restart_of_the_manager(shell: Shell, hub: FaultHub) -
 
 def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(shell: Shell) -> None:
     command = shell.command("import", MODEL, "--to", "shown", "--create")
-    status, written = on_a_terminal(command, **shell.environment)
+    status, written = on_a_terminal(command)
     assert status == 0
     assert re.search(r"succeeded ━+ 100% +2\.0 MiB/2\.0 MiB +3/3 files", without_escapes(written))
-    piped = shell("import", MODEL, "--to", "shown").stdout
+    piped = shell("import", MODEL, "--to", "shown").out
     assert "━" not in piped
     assert "acme/halting@main: succeeded (2.0 MiB of 2.0 MiB, 3 of 3 files)" in piped.splitlines()
 
@@ -188,11 +190,11 @@ def test_a_file_of_ones_own_in_the_way_fails_the_import_with_status_1(shell: She
     mine.parent.mkdir()
     mine.write_text("my own")
     done = shell("import", MODEL, "--to", "mine", "--path", "here")
-    assert done.returncode == 1
-    assert "DESTINATION_CONFLICT" in done.stderr
+    assert done.status == 1
+    assert "DESTINATION_CONFLICT" in done.err
     assert mine.read_text() == "my own"
     done = shell("import", MODEL, "--to", "mine", "--path", "here", "--on-conflict", "overwrite")
-    assert (done.returncode, mine.read_text()) == (0, "{}")
+    assert (done.status, mine.read_text()) == (0, "{}")
 
 
 def test_folders_are_made_listed_and_looked_into(shell: Shell) -> None:
@@ -216,7 +218,7 @@ def place_of(shell: Shell, folder_id: str) -> Path:
 def test_a_cancelled_import_is_retried_where_it_was_to_go(shell: Shell, hub: FaultHub) -> None:
     hub.set(HALT)
     first = shell.json("import", MODEL, "--to", "retried", "--create", "--path", "x", "--no-wait")
-    assert shell("task", "retry", first["id"]).returncode == 2
+    assert shell("task", "retry", first["id"]).status == 2
     shell.json("task", "cancel", first["id"])
     hub.clear()
     again = shell.json("task", "retry", first["id"])
@@ -225,7 +227,7 @@ def test_a_cancelled_import_is_retried_where_it_was_to_go(shell: Shell, hub: Fau
     assert shell.json("task", "show", first["id"])["status"] == "CANCELLED"
     folder = again["destination"]["vfolder"]["id"]
     assert digest_tree(place_of(shell, folder) / "x") == digest_tree(hub.directory / MODEL)
-    assert "succeeded" in shell("task", "retry", again["id"]).stderr
+    assert "succeeded" in shell("task", "retry", again["id"]).err
 
 
 def test_a_deleted_folder_is_gone_with_its_files_and_no_other(shell: Shell, hub: FaultHub) -> None:
@@ -234,10 +236,10 @@ def test_a_deleted_folder_is_gone_with_its_files_and_no_other(shell: Shell, hub:
     hub.set(HALT)
     task = shell.json("import", MODEL, "--to", "gone", "--no-wait")
     refused = shell("folder", "delete", "gone", "--yes")
-    assert (refused.returncode, task["id"] in refused.stderr) == (2, True)
+    assert (refused.status, task["id"] in refused.err) == (2, True)
     shell.json("task", "cancel", task["id"])
     place = place_of(shell, gone)
-    assert shell("folder", "delete", "gone").returncode == 2
+    assert shell("folder", "delete", "gone").status == 2
     assert place.is_dir()
     assert shell.json("folder", "delete", "gone", "--yes")["status"] == "DELETE_COMPLETE"
     assert not place.exists()
@@ -248,14 +250,14 @@ def test_a_deleted_folder_is_gone_with_its_files_and_no_other(shell: Shell, hub:
 
 def test_a_user_is_made_let_in_and_put_out(shell: Shell) -> None:
     shell.json("user", "create", "ann@example.org")
-    token = shell("token", "create", "laptop", "--user", "ann@example.org", "--expires", "1d").stdout.strip()
+    token = shell("token", "create", "laptop", "--user", "ann@example.org", "--expires", "1d").out.strip()
 
     def status(*arguments: str) -> int:
-        return shell(*arguments, STOWAGE_TOKEN=token).returncode
+        return shell(*arguments, token=token).status
 
     assert status("folder", "list") == 0
     assert [status("user", "list"), status("token", "list", "--user", "admin@localhost")] == [3, 3]
-    assert shell("user", "revoke", "ann@example.org").returncode == 0
+    assert shell("user", "revoke", "ann@example.org").status == 0
     assert status("folder", "list") == 3
     shell("user", "restore", "ann@example.org")
     assert status("folder", "list") == 0
@@ -264,7 +266,7 @@ def test_a_user_is_made_let_in_and_put_out(shell: Shell) -> None:
     assert status("folder", "list") == 3
     assert shell.json("token", "list", "--user", "ann@example.org") == []
     last = shell("user", "revoke", "admin@localhost")
-    assert (last.returncode, "last active administrator" in last.stderr) == (2, True)
+    assert (last.status, "last active administrator" in last.err) == (2, True)
 
 
 def test_the_catalogue_shows_what_was_scanned_and_stored(shell: Shell) -> None:
@@ -276,15 +278,15 @@ def test_the_catalogue_shows_what_was_scanned_and_stored(shell: Shell) -> None:
     revisions = {each["version"]: each for each in shell.json("artifact", "show", MODEL)["revisions"]}
     assert (revisions["main"]["status"], revisions["main"]["verificationResult"]) == ("SCANNED", None)
     assert (revisions["v1.0"]["status"], revisions["v1.0"]["size"]) == ("AVAILABLE", 2)
-    assert "passed" in shell("artifact", "show", MODEL).stdout
+    assert "passed" in shell("artifact", "show", MODEL).out
 
 
 def test_the_hosts_are_those_that_create_takes(shell: Shell) -> None:
     [host] = shell.json("folder", "hosts")
-    assert shell("folder", "create", "on-a-host", "--host", host["host"]).returncode == 0
+    assert shell("folder", "create", "on-a-host", "--host", host["host"]).status == 0
     wrong = shell("folder", "create", "on-no-host", "--host", "local:nowhere")
-    assert wrong.returncode == 3
-    assert "query" not in wrong.stderr
+    assert wrong.status == 3
+    assert "query" not in wrong.err
 
 
 @pytest.mark.parametrize(
@@ -312,15 +314,15 @@ def test_wrong_input_exits_with_2_and_names_the_fault(
 ) -> None:
     shell("folder", "create", "errors")
     done = shell(*arguments)
-    assert done.returncode == status
-    assert said in done.stderr
-    assert done.stdout == ""
+    assert done.status == status
+    assert said in done.err
+    assert done.out == ""
 
 
 def test_a_wrong_token_exits_with_3(shell: Shell) -> None:
-    done = shell("folder", "list", STOWAGE_TOKEN="stw_wrong")
-    assert done.returncode == 3
-    assert "UNAUTHENTICATED" in done.stderr
+    done = shell("folder", "list", token="stw_wrong")
+    assert done.status == 3
+    assert "UNAUTHENTICATED" in done.err
 
 
 def test_a_user_sees_ones_own_and_may_not_scan(shell: Shell) -> None:
@@ -330,15 +332,15 @@ def test_a_user_sees_ones_own_and_may_not_scan(shell: Shell) -> None:
         'mutation($id: ID!) { createToken(input: {userId: $id, name: "t"}) { token } }', {"id": user_id}
     )
     token = made["createToken"]["token"]
-    assert json.loads(shell("folder", "list", "--json", STOWAGE_TOKEN=token).stdout) == []
-    refused = shell("import", "acme/unknown", "--to", "u", "--create", STOWAGE_TOKEN=token)
-    assert refused.returncode == 3
-    assert "ask one for `stowage scan acme/unknown@main`" in refused.stderr
+    assert shell.json("folder", "list", token=token) == []
+    refused = shell("import", "acme/unknown", "--to", "u", "--create", token=token)
+    assert refused.status == 3
+    assert "ask one for `stowage scan acme/unknown@main`" in refused.err
     shell("scan", MODEL)
-    done = shell("import", MODEL, "--to", "u", "--create", "--json", STOWAGE_TOKEN=token)
-    assert json.loads(done.stdout)["requestedBy"]["email"] == "u@localhost"
-    assert shell("import", MODEL, "--to", "walk", STOWAGE_TOKEN=token).returncode == 2
+    done = shell.json("import", MODEL, "--to", "u", "--create", token=token)
+    assert done["requestedBy"]["email"] == "u@localhost"
+    assert shell("import", MODEL, "--to", "walk", token=token).status == 2
 
 
 def test_the_version_is_that_of_the_package(shell: Shell) -> None:
-    assert re.fullmatch(r"stowage \d+\.\d+\.\d+\S*\n", shell("version").stdout)
+    assert re.fullmatch(r"stowage \d+\.\d+\.\d+\S*\n", shell("version").out)
