@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.stand_in import TASK_ID, Outcome, StandIn, connection, task, vfolder
+from stowage.cli import main
+from tests.cli.stand_in import TASK_ID, StandIn, connection, task, vfolder
 
 BASH = shutil.which("bash") or pytest.skip("there is no bash", allow_module_level=True)
 SHELLS = ["bash", "zsh", "fish"]
@@ -18,7 +19,7 @@ PLACES = {
     "zsh": ".zfunc/_stowage",
     "fish": ".config/fish/completions/stowage.fish",
 }
-Run = Callable[..., Outcome]
+Completed = Callable[[str, str], str]
 
 
 @pytest.fixture
@@ -57,20 +58,24 @@ def asked_by(kind: str, line: str) -> dict[str, str]:
     }
 
 
-def completed(kind: str, line: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "stowage"],
-        env=os.environ | asked_by(kind, line),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    return done.stdout
+@pytest.fixture
+def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Completed:
+    """Ask what may follow, and return what the shell is told."""
+
+    def run(kind: str, line: str) -> str:
+        for name, value in asked_by(kind, line).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main(())
+        told = capsys.readouterr()
+        assert (ended.value.code, told.err) == (0, "")
+        return told.out
+
+    return run
 
 
 @pytest.mark.parametrize("kind", SHELLS)
-def test_each_shell_is_told_the_commands(kind: str) -> None:
+def test_each_shell_is_told_the_commands(completed: Completed, kind: str) -> None:
     assert "folder" in completed(kind, "stowage fo")
     told = completed(kind, "stowage folder de")
     assert "delete" in told
@@ -79,7 +84,9 @@ def test_each_shell_is_told_the_commands(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SHELLS)
-def test_folders_and_tasks_are_asked_of_the_manager(manager: StandIn, kind: str) -> None:
+def test_folders_and_tasks_are_asked_of_the_manager(
+    manager: StandIn, completed: Completed, kind: str
+) -> None:
     manager.answers["vfolders"] = connection([vfolder("models"), vfolder("more"), vfolder("data-mo")])
     told = completed(kind, "stowage folder files mo")
     assert "models" in told
@@ -89,7 +96,7 @@ def test_folders_and_tasks_are_asked_of_the_manager(manager: StandIn, kind: str)
     assert TASK_ID in completed(kind, f"stowage task cancel {TASK_ID[:4]}")
 
 
-def test_without_a_manager_nothing_is_completed_and_nothing_said() -> None:
+def test_without_a_manager_nothing_is_completed_and_nothing_said(completed: Completed) -> None:
     assert completed("bash", "stowage folder files mo").strip() == ""
 
 
