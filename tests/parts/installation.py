@@ -15,7 +15,9 @@ from uuid import UUID
 import asyncpg
 import httpx
 
+from migrations import migrate_manager, migrate_proxy
 from stowage.processes import free_port
+from tests.conftest import wait_for
 from tests.faults.models import digest_tree
 from tests.patience import until
 
@@ -94,6 +96,12 @@ path = "{name}/archive"
 
     def config(self, part: str) -> Path:
         return self.directory / f"{part}.toml"
+
+    def make_tables(self) -> None:
+        """Make the tables of everything, without a process of its own as in `migrate`."""
+        wait_for(migrate_manager(self.database_url))
+        for name in self.proxies:
+            wait_for(migrate_proxy(self.database_url, name))
 
     # Processes.
 

@@ -15,6 +15,8 @@ from tests.conftest import PostgresServer
 from tests.parts.installation import Installation, environment
 
 PARTS = ["manager", "proxy", "worker", "migrate"]
+# They refuse settings before they change anything of the process, as the manager does with its log.
+IN_THIS_PROCESS = [["proxy"], ["worker"]]
 
 
 @pytest.fixture
@@ -130,48 +132,58 @@ def test_a_newer_database_is_left_alone(
     )
 
 
-@pytest.mark.parametrize("door", [["stowage", "proxy"], ["storage_proxy"], ["stowage", "worker"], ["storage_proxy.worker"]], ids=" ".join)  # fmt: skip
-def test_a_part_with_wrong_settings_ends_with_a_line_for_each(site: Installation, door: list[str]) -> None:
+@pytest.fixture
+def ended(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], Path], tuple[int, list[str]]]:
+    """Start a part that cannot run: its exit status and what it told, line by line."""
+
+    def run(door: list[str], file: Path) -> tuple[int, list[str]]:
+        if door in IN_THIS_PROCESS:
+            return main([*door, "--config", str(file)]), capsys.readouterr().err.splitlines()
+        command = [sys.executable, "-m", *door, "--config", file]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr.splitlines()
+
+    return run
+
+
+Ended = Callable[[list[str], Path], tuple[int, list[str]]]
+
+
+@pytest.mark.parametrize(
+    "door", [*IN_THIS_PROCESS, ["storage_proxy"], ["storage_proxy.worker"]], ids=" ".join
+)
+def test_a_part_with_wrong_settings_ends_with_a_line_for_each(
+    site: Installation, ended: Ended, door: list[str]
+) -> None:
     file = site.config("east")
     file.write_text(file.read_text().replace("east:", "") + "[volume.v]\n[worker]\nconcurrency = 'x'\n")
-    ended = subprocess.run(
-        [sys.executable, "-m", *door, "--config", file],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    first, second = ended.stderr.splitlines()
-    assert ended.returncode == 2
+    status, (first, second) = ended(door, file)
+    assert status == 2
     count = len(file.read_text().splitlines())
     assert first.startswith(f"{file}:{count}: worker.concurrency: input should be a valid integer")
     assert second.startswith(f"{file}:{count - 2}: volume.v.path: is missing; add it")
 
 
 @pytest.mark.parametrize(
-    ("part", "setting"),
+    ("door", "setting"),
     [
-        ("manager", "secret-file"),
-        ("proxy", "secret-file"),
-        ("worker", "secret-file"),
-        ("worker", "token-file"),
+        (["stowage", "manager"], "secret-file"),
+        (["proxy"], "secret-file"),
+        (["worker"], "secret-file"),
+        (["worker"], "token-file"),
     ],
+    ids=["manager", "proxy", "worker", "the worker's registry"],
 )
-def test_a_part_without_its_secret_ends_with_the_setting(site: Installation, part: str, setting: str) -> None:
-    file = site.config("manager" if part == "manager" else "east")
+def test_a_part_without_its_secret_ends_with_the_setting(
+    site: Installation, ended: Ended, door: list[str], setting: str
+) -> None:
+    file = site.config("manager" if "manager" in door else "east")
     if setting == "token-file":
         file.write_text(file.read_text() + 'token-file = "none"\n')
     else:
         (site.directory / "east" / "secret").unlink()
-    ended = subprocess.run(
-        [sys.executable, "-m", "stowage", part, "--config", file],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
+    status, (line,) = ended(door, file)
+    assert status == 2
     assert f"{setting}: " in line
     assert "cannot be read" in line
 
