@@ -4,12 +4,10 @@ import asyncio
 import os
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
-
-from manager.models import Base
 
 config = context.config
 branch = config.attributes.get("branch", config.config_ini_section)
@@ -21,16 +19,15 @@ if branch == "proxy":
     schema = config.attributes.get("schema", given)
 
 
-def migrate(connection: Connection) -> None:
-    """Run the migrations of the branch on an open connection; the caller commits."""
+def migrate(connection: Connection, metadata: MetaData | None = None) -> None:
+    """Run the migrations of the branch on an open connection; the caller commits.
+
+    metadata: the tables that `alembic revision --autogenerate` and `alembic check` compare with.
+    """
     if schema is not None:
         connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
         connection.dialect.default_schema_name = schema
-    context.configure(
-        connection=connection,
-        target_metadata=Base.metadata if branch == "manager" else None,
-        version_table_schema=schema,
-    )
+    context.configure(connection=connection, target_metadata=metadata, version_table_schema=schema)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -40,12 +37,15 @@ async def migrate_alone() -> None:
     url = os.environ.get("STOWAGE_DATABASE_URL")
     if not url:
         raise SystemExit("set STOWAGE_DATABASE_URL to the postgresql:// URL of the database")
+    from manager.models import Base  # noqa: PLC0415 -- `stowage up` compares nothing, and starts without it
+
+    metadata = Base.metadata if branch == "manager" else None
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             if schema is not None:
                 await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-            await connection.run_sync(migrate)
+            await connection.run_sync(migrate, metadata)
     finally:
         await engine.dispose()
 

@@ -4,11 +4,13 @@ Revision ID: proxy_0001
 Revises:
 """
 
+from typing import TYPE_CHECKING
+
 from alembic import op
-from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from sqlalchemy import text
 
-from storage_proxy.imports.jobs import engine_settings
+if TYPE_CHECKING:
+    from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 
 revision = "proxy_0001"
 down_revision = None
@@ -16,7 +18,12 @@ branch_labels = ("proxy",)
 depends_on = None
 
 
-def _engine() -> QueryBuilderEnvironment:
+def _engine() -> "QueryBuilderEnvironment":
+    # Read at every start, run once: the engine is loaded where it is installed.
+    from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment  # noqa: PLC0415
+
+    from storage_proxy.imports.jobs import engine_settings  # noqa: PLC0415
+
     schema = op.get_bind().scalar(text("SELECT current_schema()"))
     return QueryBuilderEnvironment(engine_settings(str(schema)))
 
