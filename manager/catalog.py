@@ -27,7 +27,7 @@ from manager.models import (
 )
 from manager.registries import default_registry, scanning_proxy
 from manager.settings import Settings
-from proxy_client import wire
+from proxy_client import paths, wire
 from proxy_client.client import StorageProxyClient
 from proxy_client.errors import (
     BadRequest,
@@ -280,7 +280,7 @@ def _check_targets(targets: Sequence[tuple[str, str | None]]) -> None:
             f"these are {len(targets)} models; name 1 to {MOST_MODELS} in one request", field="input.models"
         )
     for index, (model_id, revision) in enumerate(targets):
-        if re.fullmatch(wire.MODEL_ID_PATTERN, model_id) is None:
+        if re.fullmatch(paths.MODEL_ID_PATTERN, model_id) is None:
             raise BadRequest(
                 "this is not a model's name; write ORG/NAME", field=f"input.models[{index}].modelId"
             )

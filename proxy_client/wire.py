@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from proxy_client.paths import MODEL_ID_PATTERN as MODEL_ID_PATTERN  # noqa: PLC0414 -- the wire's too
+from proxy_client.paths import MODEL_ID_PATTERN
 
 TASK_ID_HEADER = "X-Stowage-Task-Id"
 REQUEST_ID_HEADER = "X-Request-Id"

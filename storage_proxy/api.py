@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from proxy_client.errors import BadRequest, Internal, SourceUnavailable, StowageError, Unavailable
+from proxy_client.paths import MODEL_ID_PATTERN
 from proxy_client.wire import (
-    MODEL_ID_PATTERN,
     ArtifactStorageInfo,
     ConfigurationCheck,
     ErrorBody,

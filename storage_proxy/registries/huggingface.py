@@ -16,7 +16,8 @@ import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from proxy_client.errors import SourceError, SourceInvalid, SourceUnavailable
-from proxy_client.wire import COMMIT_PATTERN, MODEL_ID_PATTERN, RegistryModel, RegistryRevision
+from proxy_client.paths import MODEL_ID_PATTERN
+from proxy_client.wire import COMMIT_PATTERN, RegistryModel, RegistryRevision
 from storage_proxy.concurrency import side_by_side
 from storage_proxy.registries.base import AbstractRegistry, FileStream
 from storage_proxy.registries.hub_http import HubHttp, pinned_to, range_of, shown
