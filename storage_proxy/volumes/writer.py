@@ -1,9 +1,9 @@
-"""One large file on its way into a staging area: written in place by several threads, hashed beside them.
+"""One large file on its way into a staging area: written in place by several threads, hashed behind them.
 
 The pieces that are there are written to the journal as they fill up, at no cost, and every now and then once more
-when a sync in the background has made them durable. The hash goes over the file from its start on, as far as that is whole.
+when a sync in the background has made them durable. The hash follows the part of the file that is whole from its start on.
 
-What comes in order, in aligned buffers, goes past the page cache by a thread of its own, and is hashed from those buffers meanwhile. What is ahead of
+What comes in order, in aligned buffers, goes past the page cache by a thread of its own, and is hashed from those buffers. What is ahead of
 the hash, or unaligned, goes through the page cache, and is read from there. Nothing is read twice from a cold disk.
 """
 
@@ -39,30 +39,16 @@ def _nothing() -> None:
 
 
 class _Queued(NamedTuple):
-    """A buffer on its way to the disk. `shared`: the hash has it as well."""
+    """A buffer on its way to the disk."""
 
     offset: int
     data: memoryview
     release: Callable[[], None]
-    shared: bool = False
 
     @property
     def stop(self) -> int:
         """Where it ends in the file."""
         return self.offset + len(self.data)
-
-
-def _second(release: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls `release` when it is called for the second time, by whichever thread."""
-    first = [None]
-
-    def call() -> None:
-        try:
-            first.pop()
-        except IndexError:
-            release()
-
-    return call
 
 
 class DirectoryWriter(StagedWriter):
@@ -185,13 +171,8 @@ class DirectoryWriter(StagedWriter):
                 stop_point()
             if not self._in_order(buffer):
                 return False
-            # Disk and hash take it side by side.
-            shared = _Queued(buffer.offset, buffer.data, _second(buffer.release), shared=True)
-            self._queue.append(shared)
-            self._queue_end = shared.stop
-            self._waiting[shared.offset] = shared
-            self._start_hasher()
-            self._to_hash.notify()
+            self._queue.append(buffer)
+            self._queue_end = buffer.stop
             if self._behind is None:
                 self._behind = threading.Thread(target=self._write_behind, name="write", daemon=True)
                 self._behind.start()
@@ -280,12 +261,7 @@ class DirectoryWriter(StagedWriter):
                 while left:
                     self._count(left[0], whole)
                     buffer = left.popleft()
-                    if (
-                        len(buffer.data)
-                        and buffer.offset == self._frontier
-                        and self._at_work
-                        and not buffer.shared
-                    ):
+                    if len(buffer.data) and buffer.offset == self._frontier and self._at_work:
                         self._waiting[buffer.offset] = buffer
                     else:
                         free.append(buffer)
@@ -427,7 +403,7 @@ class DirectoryWriter(StagedWriter):
     def _next_to_hash(self) -> tuple[int, int, list[_Queued]] | None:
         """Return the next range, with the buffers that hold it, the first one last; without any it is read back."""
         with self._lock:
-            while self._hashed >= self._frontier and self._hashed not in self._waiting and self._at_work:
+            while self._hashed >= self._frontier and self._at_work:
                 self._to_hash.wait()
             if not self._at_work:
                 return None

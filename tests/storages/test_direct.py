@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,23 +85,6 @@ def test_what_comes_in_order_goes_past_the_page_cache(mount: Path, monkeypatch: 
     assert (area(mount) / "tree" / "a" / "big").read_bytes() == DATA
     assert spy.size == len(DATA) // ALIGN * ALIGN
     assert all(offset % ALIGN == size % ALIGN == 0 for offset, size in spy.calls)
-
-
-def test_the_hash_does_not_wait_for_the_disk(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashing, update = threading.Event(), writer.DirectoryWriter._update
-
-    def spied(output: writer.DirectoryWriter, data: memoryview) -> None:
-        hashing.set()
-        update(output, data)
-
-    def disk(_: int) -> None:
-        assert hashing.wait(30), "nothing was hashed before it was written"
-
-    monkeypatch.setattr(writer.DirectoryWriter, "_update", spied)
-    Spy(monkeypatch, disk)
-    with reopened(mount).open_writer(BIG) as output:
-        put(output, 0, len(DATA))
-        assert output.finish() == WHOLE
 
 
 def test_what_is_ahead_of_the_hash_or_unaligned_does_not(
