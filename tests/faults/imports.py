@@ -297,7 +297,8 @@ class Witness:
 
     def _look(self) -> None:
         there = False
-        while not self._over.wait(0.003):
+        while True:
+            over = self._over.wait(0.003)
             self._looks += 1
             if not self._import.destination.exists():
                 if there:
@@ -306,6 +307,8 @@ class Witness:
                 there = True
                 if digest_tree(self._import.destination) != self._import.model.digests:
                     self._wrong.append("it was there before it was whole")
+            if over:
+                return
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
