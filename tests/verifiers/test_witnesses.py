@@ -57,5 +57,5 @@ def test_raw_weights_are_clean(kind: str, count: int) -> None:
                 result = verifier.examine("weights.bin", io.BytesIO(content), len(content), Policy())
                 if result.findings or not result.covered:
                     mistaken.append((verifier.name, content[:32]))
-    # Any bytes at all also begin as a pickle does that calls something by its number in the registry of extensions.
+    # Any bytes at all also begin, once in a while, as a pickle does that calls what its loader gave it.
     assert len(mistaken) <= (count // 10_000 if kind == "bytes" else 0), mistaken
