@@ -134,13 +134,7 @@ def write_configuration(path: Path, tables: Mapping[str, Mapping[str, Value]]) -
 
 def write_secret(path: Path, value: str) -> None:
     """Write a line to a file that only this user reads (0600); it is there whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 -- a mode from the start
-        file.write(value + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    replace_text(path, f"{value}\n")
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -150,6 +144,8 @@ def replace_text(path: Path, text: str) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)
 
 
