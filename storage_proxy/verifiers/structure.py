@@ -112,10 +112,8 @@ def _examine_data(content: Content, head: bytes) -> None:
     at = 512
     limit = content.known_size or len(head)
     while at < limit:
-        inside = at + len(_SUPERBLOCK) <= len(head)
-        if (
-            head[at : at + len(_SUPERBLOCK)] if inside else content.read_at(at, len(_SUPERBLOCK))
-        ) == _SUPERBLOCK:
+        block = head[at : at + len(_SUPERBLOCK)] if at < len(head) else content.read_at(at, len(_SUPERBLOCK))
+        if block == _SUPERBLOCK:
             examine_embedded(content)
             break
         at *= 2
