@@ -299,7 +299,6 @@ class Witness:
         there = False
         while True:
             over = self._over.wait(0.003)
-            self._looks += 1
             if not self._import.destination.exists():
                 if there:
                     self._wrong.append("it went away again")
@@ -307,6 +306,7 @@ class Witness:
                 there = True
                 if digest_tree(self._import.destination) != self._import.model.digests:
                     self._wrong.append("it was there before it was whole")
+            self._looks += 1
             if over:
                 return
 
